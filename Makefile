@@ -1,0 +1,31 @@
+# Everything starts here; `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.ONESHELL:
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+# Downloads and builds live outside the repository, keyed by version.
+export AUTOTLS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autotls
+VENV := $(AUTOTLS_CACHE)/venv-$(shell cat requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+PYTHON := $(VENV)/bin/python
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || {
+	  echo "installing python3 and python3-venv" >&2; apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y python3 python3-venv >/dev/null; }
+	exec 9>"$(AUTOTLS_CACHE).venv.lock" 2>/dev/null || { mkdir -p "$(AUTOTLS_CACHE)"; exec 9>"$(AUTOTLS_CACHE).venv.lock"; }
+	flock 9
+	[ -f "$(VENV)/.ready" ] && exit 0
+	echo "creating the Python environment (about a minute)" >&2
+	mkdir -p "$(AUTOTLS_CACHE)"; rm -rf "$(VENV)"; python3 -m venv "$(VENV)"
+	"$(VENV)/bin/pip" install -q --no-deps -r requirements.lock >&2
+	touch "$@"
+
+.PHONY: venv venv-path
+venv: $(VENV)/.ready ## create the Python environment (cached)
+venv-path: venv ## print the folder of the Python environment
+	@echo $(VENV)
