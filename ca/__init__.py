@@ -1,0 +1,1 @@
+"""Issues each ServiceAccount's SVID as a Secret and keeps it fresh."""
