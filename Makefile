@@ -29,3 +29,34 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 venv: $(VENV)/.ready ## create the Python environment (cached)
 venv-path: venv ## print the folder of the Python environment
 	@echo $(VENV)
+
+##### Checks and tests. `make test` is everything; each part can be run alone.
+
+PYTEST := $(PYTHON) -m pytest
+FAST := -m 'not apiserver and not envoy and not cluster'
+
+.PHONY: lint
+lint: venv ## style, types and who imports whom
+	$(VENV)/bin/ruff check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright --pythonpath $(PYTHON) --warnings
+	$(VENV)/bin/lint-imports --no-cache
+
+.PHONY: test-unit
+test-unit: venv ## pure parts and fakes; no root, no cluster
+	$(PYTEST) $(FAST) -n 2
+
+.PHONY: test-apiserver
+test-apiserver: venv binaries ## against a real kube-apiserver and etcd
+	$(PYTEST) -m 'apiserver and not cluster'
+
+.PHONY: test-envoy
+test-envoy: venv ## the proxy, with the real Envoy in network namespaces of its own (root)
+	$(PYTEST) -m envoy
+
+.PHONY: test-cluster
+test-cluster: up ## on the real cluster of `make up`
+	$(PYTEST) -m cluster
+
+.PHONY: test
+test: lint test-unit test-apiserver test-envoy test-cluster ## everything
+	$(MAKE) down
