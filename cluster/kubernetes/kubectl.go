@@ -1,0 +1,9 @@
+package main
+
+import (
+	"k8s.io/kubectl/pkg/cmd"
+)
+
+func init() {
+	programs["kubectl"] = cmd.NewDefaultKubectlCommand
+}

@@ -1,0 +1,3 @@
+module autotls.io/cluster/pause
+
+go 1.24
