@@ -7,14 +7,14 @@ MAKEFLAGS += --no-print-directory
 
 # Downloads and builds live outside the repository, keyed by version.
 export AUTOTLS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autotls
-VENV := $(AUTOTLS_CACHE)/venv-$(shell cat requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+VENV := $(AUTOTLS_CACHE)/venv-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-16)
 PYTHON := $(VENV)/bin/python
 
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
 
-$(VENV)/.ready: requirements.lock pyproject.toml
+$(VENV)/.ready: requirements.lock
 	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || {
 	  echo "installing python3 and python3-venv" >&2; apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y python3 python3-venv >/dev/null; }
 	exec 9>"$(AUTOTLS_CACHE).venv.lock" 2>/dev/null || { mkdir -p "$(AUTOTLS_CACHE)"; exec 9>"$(AUTOTLS_CACHE).venv.lock"; }

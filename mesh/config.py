@@ -24,8 +24,13 @@ LogLevel = Literal["trace", "debug", "info", "warning", "error", "critical", "of
 DEFAULT_OPAQUE_PORTS: Final = ("25", "587", "3306", "4444", "5432", "6379", "9300", "11211")
 
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
-_UNITS = {"ms": timedelta(milliseconds=1), "s": timedelta(seconds=1), "m": timedelta(minutes=1)}
-_UNITS |= {"h": timedelta(hours=1), "d": timedelta(days=1)}
+_UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
 
 
 class ConfigError(AutotlsError):
@@ -36,7 +41,7 @@ class _Section(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
     pass
 
 
-class ResourceValues(_Section):
+class ResourceValues(_Section, frozen=True):
     """Kubernetes quantities of the sidecar, as text; an empty limit means none."""
 
     cpu_request: str = "10m"
@@ -45,7 +50,7 @@ class ResourceValues(_Section):
     memory_limit: str = "256Mi"
 
 
-class ProxyConfig(_Section):
+class ProxyConfig(_Section, frozen=True):
     """What the webhook puts into a pod unless an annotation says otherwise."""
 
     image: str = "autotls/proxy:0.1.0"
@@ -61,7 +66,7 @@ class ProxyConfig(_Section):
     drain_seconds: Annotated[int, msgspec.Meta(ge=0, le=3600)] = 5
 
 
-class IdentityConfig(_Section):
+class IdentityConfig(_Section, frozen=True):
     """Lifetimes, as `24h`, `90s`, `365d`; all may be seconds, so that a test can watch a renewal."""
 
     leaf_lifetime: str = "24h"
@@ -76,7 +81,7 @@ class IdentityConfig(_Section):
     external_issuer: bool = False
 
 
-class LeaseConfig(_Section):
+class LeaseConfig(_Section, frozen=True):
     """Leader election of the CA (client-go's names and proportions)."""
 
     duration: str = "15s"
@@ -84,7 +89,7 @@ class LeaseConfig(_Section):
     retry_period: str = "2s"
 
 
-class MeshConfig(_Section):
+class MeshConfig(_Section, frozen=True):
     """The whole file."""
 
     trust_domain: str = "cluster.local"
