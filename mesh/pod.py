@@ -83,6 +83,7 @@ class PodSpec(Wire, frozen=True):
     host_network: bool | None = None
     service_account_name: str | None = None
     node_name: str | None = None
+    node_selector: Mapping[str, str] | None = None
     os: Named | None = None
     resources: Resources | None = None
     security_context: SecurityContext | None = None
