@@ -1,0 +1,188 @@
+"""One request to the API server: bytes in, bytes or a typed error out.
+
+The official client builds the URL and the credentials, aiohttp carries them; nothing here decodes an object.
+Typed models of the official client cost fifty times the CPU of a projection and are never touched.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Protocol
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from yarl import URL
+
+from kube.config import load_configuration
+from kube.errors import ApiError, UnreachableError, error_from_body
+from kube.metrics import REQUESTS
+
+Query = Sequence[tuple[str, str]]
+
+CONNECT_TIMEOUT_S: Final = 10.0
+# The API server sends a bookmark about once a minute (cacher.go: defaultBookmarkFrequency), so a watch that is
+# silent for longer sits on a dead connection: without this it would stay there until its full lifetime is over.
+WATCH_IDLE_TIMEOUT_S: Final = 90.0
+USER_AGENT: Final = "autotls"
+
+
+class Api(Protocol):
+    """The seam between autotls and a cluster; `tests/fakes/kubeapi.py` is the other implementation."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query = (),
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        timeout_s: float = 15.0,
+    ) -> bytes:
+        """The body of a 2xx answer. Raises ApiError; UnreachableError after `timeout_s` seconds."""
+        ...
+
+    def lines(
+        self, path: str, *, query: Query = (), timeout_s: float
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The lines of a streamed GET (a watch), for at most `timeout_s` seconds; ends when the server ends it.
+
+        Raises ApiError, on entry for an error answer and while iterating when the connection breaks.
+        """
+        ...
+
+
+@asynccontextmanager
+async def connect(*, kubeconfig: str | None = None, context: str | None = None) -> AsyncGenerator[Api, None]:
+    """A client for the cluster of `kubeconfig` and `context`; in a Pod, without either, for its own cluster.
+
+    Raises KubeconfigError. No request is made before the first one that the caller makes.
+    """
+    client = HttpApi(await load_configuration(kubeconfig=kubeconfig, context=context))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+class _Rest(RESTClientObject):
+    """The official transport with its session made reachable: streaming and raw bodies are not in its API."""
+
+    def session(self) -> aiohttp.ClientSession:
+        if self.pool_manager is None:
+            self.pool_manager = self._create_pool_manager()
+        return self.pool_manager
+
+
+class HttpApi:
+    """Api over HTTPS. Bound to the event loop of its first request."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._client = ApiClient(configuration)
+        self._client.user_agent = USER_AGENT
+        self._rest = _Rest(configuration)
+        self._client.rest_client = self._rest
+
+    def __repr__(self) -> str:
+        return f"HttpApi({self._configuration.host!r})"
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query = (),
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        timeout_s: float = 15.0,
+    ) -> bytes:
+        limits = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, CONNECT_TIMEOUT_S))
+        try:
+            async with await self._send(method, path, query, limits, body=body, content_type=content_type) as response:
+                await _check(response, method, path)
+                return await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(method, path, error) from error
+
+    @asynccontextmanager
+    async def lines(
+        self, path: str, *, query: Query = (), timeout_s: float
+    ) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        limits = aiohttp.ClientTimeout(
+            total=timeout_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=min(timeout_s, WATCH_IDLE_TIMEOUT_S)
+        )
+        try:
+            response = await self._send("GET", path, query, limits)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable("WATCH", path, error) from error
+        try:
+            await _check(response, "WATCH", path)
+            yield _split(response.content, path)
+        finally:
+            # close, not release: the rest of a watch is never read, so the connection cannot be used again.
+            response.close()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        limits: aiohttp.ClientTimeout,
+        *,
+        body: bytes | None = None,
+        content_type: str = "",
+    ) -> aiohttp.ClientResponse:
+        # Compression is declined as controllers of Kubernetes do: the API server is near, its CPU and ours are dear.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        _, url, sent_headers, *_ = await self._client.param_serialize(  # pyright: ignore[reportUnknownMemberType]
+            method, path, query_params=list(query), header_params=headers, auth_settings=["BearerToken"]
+        )
+        options: dict[str, Any] = {}
+        if self._configuration.tls_server_name:
+            options["server_hostname"] = self._configuration.tls_server_name
+        if self._configuration.proxy:
+            options["proxy"] = self._configuration.proxy
+            options["proxy_headers"] = self._configuration.proxy_headers
+        return await self._rest.session().request(
+            # encoded=True: the query is quoted already, and a second quoting would change continue tokens.
+            method,
+            URL(url, encoded=True),
+            headers=sent_headers,
+            data=body,
+            timeout=limits,
+            allow_redirects=False,
+            **options,
+        )
+
+
+async def _check(response: aiohttp.ClientResponse, verb: str, path: str) -> None:
+    REQUESTS.labels(verb, str(response.status)).inc()
+    if response.status >= 300:
+        body = await response.read()
+        raise error_from_body(response.status, body, path=path, retry_after=response.headers.get("Retry-After"))
+
+
+def _unreachable(verb: str, path: str, error: BaseException) -> ApiError:
+    REQUESTS.labels(verb, "0").inc()
+    reason = "Timeout" if isinstance(error, TimeoutError) else type(error).__name__
+    return UnreachableError(reason, f"{verb} {path}: {error}".rstrip(": "))
+
+
+async def _split(content: aiohttp.StreamReader, path: str) -> AsyncIterator[bytes]:
+    """The lines of `content`; StreamReader.readline would raise on objects beyond its buffer."""
+    rest = b""
+    try:
+        async for chunk in content.iter_any():
+            *complete, rest = (rest + chunk).split(b"\n")
+            for line in complete:
+                if line:
+                    yield line
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _unreachable("WATCH", path, error) from error
