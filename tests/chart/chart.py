@@ -42,9 +42,7 @@ def template(
     *arguments: str, namespace: str = NAMESPACE, release: str = "autotls", kubernetes: str = versions.KUBERNETES
 ) -> str:
     """The rendered chart, as text. Raises HelmError."""
-    return run_helm(
-        "template", release, str(CHART), "--namespace", namespace, "--kube-version", kubernetes, *arguments
-    )
+    return run_helm("template", release, str(CHART), "--namespace", namespace, "--kube-version", kubernetes, *arguments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,9 @@ def test_ca_mounts_no_key() -> None:
 def test_pods_roll_when_the_configuration_changes(change: str) -> None:
     before, after = render(), render(f"--set={change}")
     for name in (names.WEBHOOK, names.CA):
-        annotations = [r.get("Deployment", name)["spec"]["template"]["metadata"]["annotations"] for r in (before, after)]
+        annotations = [
+            r.get("Deployment", name)["spec"]["template"]["metadata"]["annotations"] for r in (before, after)
+        ]
         assert annotations[0]["checksum/config"] != annotations[1]["checksum/config"]
 
 

@@ -58,7 +58,11 @@ def test_changed_values_reach_the_configuration() -> None:
     assert config.control_plane_namespace == "mesh"
     assert (config.trust_domain, config.mode, config.pod_security_default) == ("prod.example.org", "strict", "baseline")
     assert config.excluded_namespaces == ("monitoring",)
-    assert (config.proxy.inbound, config.proxy.resources.cpu_limit, config.proxy.wait_seconds) == ("observed", "500m", 0)
+    assert (config.proxy.inbound, config.proxy.resources.cpu_limit, config.proxy.wait_seconds) == (
+        "observed",
+        "500m",
+        0,
+    )
     assert config.proxy.image == "registry.example/autotls/proxy:v2"
     assert config.proxy.image_pull_policy == "Never"
     assert config.identity.leaf_lifetime == "90s"
@@ -92,7 +96,9 @@ def test_schema_describes_every_value_and_closes_every_object() -> None:
     ("value", "complaint"),
     [
         pytest.param("mode=permissive", r"mode.*must be one of.*optional", id="an unknown mode"),
-        pytest.param("trustDomain=Example.ORG", r"trustDomain.*does not match pattern", id="a trust domain in capitals"),
+        pytest.param(
+            "trustDomain=Example.ORG", r"trustDomain.*does not match pattern", id="a trust domain in capitals"
+        ),
         pytest.param("trustDomian=x", r"trustDomian", id="a misspelt value"),
         pytest.param("proxy.inbuond=direct", r"inbuond", id="a misspelt value of the proxy"),
         pytest.param("proxy.inbound=redirect", r"inbound.*must be one of", id="an unknown inbound"),

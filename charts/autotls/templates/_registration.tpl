@@ -74,7 +74,10 @@ A label with a value that means nothing counts as absent, as in webhook/decision
     - name: not-mirror-pod
       expression: "!has(object.metadata.annotations) || !('kubernetes.io/config.mirror' in object.metadata.annotations)"
     - name: not-windows
-      expression: "!has(object.spec.os) || object.spec.os.name != 'windows'"
+      expression: >-
+        has(object.spec.os) ? object.spec.os.name != 'windows' : !has(object.spec.nodeSelector)
+        || !('kubernetes.io/os' in object.spec.nodeSelector)
+        || object.spec.nodeSelector['kubernetes.io/os'].lowerAscii() != 'windows'
 {{- end }}
 {{- end }}
 {{- end }}
