@@ -60,3 +60,18 @@ test-cluster: up ## on the real cluster of `make up`
 .PHONY: test
 test: lint test-unit test-apiserver test-envoy test-cluster ## everything
 	$(MAKE) down
+
+# A cluster on this machine; CLUSTER=name chooses another than `autotls`.
+.PHONY: binaries up down kubeconfig bin load
+binaries: venv ## build Kubernetes and the other programs (once; the first `make up` does it too)
+	@$(PYTHON) -m cluster binaries
+up: venv ## start the cluster, with our images and charts and a sample application
+	@$(PYTHON) -m cluster up
+down: venv ## end the cluster and remove everything it made
+	@$(PYTHON) -m cluster down
+kubeconfig: venv ## print the path of the cluster's kubeconfig
+	@$(PYTHON) -m cluster kubeconfig
+bin: venv ## print a folder with autotls, kubectl, helm and ctr for PATH
+	@$(PYTHON) -m cluster bin
+load: venv ## import an image into the node: make load ARCHIVE=image.tar
+	@$(PYTHON) -m cluster load "$(ARCHIVE)"

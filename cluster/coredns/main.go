@@ -15,9 +15,10 @@ import (
 	_ "github.com/coredns/coredns/plugin/template"
 )
 
-// The order of plugins in a server block's chain (the release's order, without what is not linked).
+// The order of plugins in a server block's chain. Unlike in the release, template comes last: it answers what kubernetes
+// does not know.
 func init() {
-	dnsserver.Directives = []string{"reload", "health", "ready", "errors", "cache", "template", "kubernetes"}
+	dnsserver.Directives = []string{"reload", "health", "ready", "errors", "cache", "kubernetes", "template"}
 }
 
 func main() {
