@@ -7,6 +7,7 @@ are rounded up, values are capped at 2^63-1.
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from mesh.errors import AutotlsError
@@ -34,22 +35,27 @@ class Quantity:
     @classmethod
     def parse(cls, value: str | int | float) -> "Quantity":
         """Raises QuantityError unless `value` is a quantity; a bare number is read as its decimal text."""
-        text = value if isinstance(value, str) else str(value)
-        match = _GRAMMAR.match(text) if len(text) <= _MAX_LENGTH else None
-        if match is None:
-            raise QuantityError(f"{text[:_MAX_LENGTH]!r} is not a quantity", hint="write it as 100m, 0.5, 64Mi or 1G")
-        sign, number, binary, decimal, exponent = match.groups()
-        amount = Fraction(number if number[-1] != "." else number[:-1]) * _NANO
-        if binary:
-            amount *= 1 << _BINARY[binary]
-        else:
-            power = int(exponent) if exponent else _DECIMAL[decimal or ""]
-            amount *= Fraction(10) ** max(-_MAX_EXPONENT, min(_MAX_EXPONENT, power))
-        nano = min(-(-amount.numerator // amount.denominator), _CAP_NANO)
-        return cls(-nano if sign == "-" else nano)
+        return _parse(value if isinstance(value, str) else str(value))
 
     def __add__(self, other: "Quantity") -> "Quantity":
         return Quantity(self.nano + other.nano)
 
 
 ZERO: Final = Quantity(0)
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Quantity:
+    # Cached: a cluster uses few distinct amounts, and exact fractions are slow for a path of microseconds.
+    match = _GRAMMAR.match(text) if len(text) <= _MAX_LENGTH else None
+    if match is None:
+        raise QuantityError(f"{text[:_MAX_LENGTH]!r} is not a quantity", hint="write it as 100m, 0.5, 64Mi or 1G")
+    sign, number, binary, decimal, exponent = match.groups()
+    amount = Fraction(number if number[-1] != "." else number[:-1]) * _NANO
+    if binary:
+        amount *= 1 << _BINARY[binary]
+    else:
+        power = int(exponent) if exponent else _DECIMAL[decimal or ""]
+        amount *= Fraction(10) ** max(-_MAX_EXPONENT, min(_MAX_EXPONENT, power))
+    nano = min(-(-amount.numerator // amount.denominator), _CAP_NANO)
+    return Quantity(-nano if sign == "-" else nano)

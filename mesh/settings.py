@@ -144,6 +144,11 @@ def _checked(name: str, text: str, parse: Callable[[str, MeshConfig], str], conf
         raise ConfigError(f"configuration: proxy.{name}: {text!r} is not {error}") from error
 
 
+def mode_of(pod: ObjectMeta, namespace: ObjectMeta, config: MeshConfig) -> Mode:
+    """The mode of one pod: its label, else its namespace's, else the chart's; a label that means nothing is absent."""
+    return _mode(pod, namespace, config)[0]
+
+
 def _mode(pod: ObjectMeta, namespace: ObjectMeta, config: MeshConfig) -> tuple[Mode, tuple[SettingError, ...]]:
     errors: list[SettingError] = []
     for meta in (pod, namespace):

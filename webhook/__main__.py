@@ -1,0 +1,72 @@
+"""`python -m webhook`: the process of the webhook.
+
+Exit codes: 0 after SIGTERM, 1 for a fault (Kubernetes restarts it), 2 for a configuration that cannot work,
+3 when a port is taken.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvloop
+
+from kube.client import connect
+from kube.errors import KubeconfigError
+from mesh import names
+from mesh.config import ConfigError, MeshConfig, parse_config
+from mesh.settings import default_settings
+from webhook.app import build_app
+from webhook.health import Readiness
+from webhook.logs import configure_logs
+from webhook.server import Listen, serve
+from webhook.sources import MirroredCluster
+from webhook.tls import ServingCertificate
+
+CERTIFICATE_DIRECTORY: Final = "/var/run/secrets/autotls.io/webhook"
+_EXIT_CONFIGURATION: Final = 2
+
+_log: Final = structlog.get_logger("webhook")
+
+
+def main() -> int:
+    """The exit code."""
+    configure_logs()
+    try:
+        config = load_config(Path(os.environ.get("AUTOTLS_CONFIG", names.CONFIG_PATH)))
+        uvloop.run(_run(config, Path(os.environ.get("AUTOTLS_WEBHOOK_TLS", CERTIFICATE_DIRECTORY))))
+    except (ConfigError, KubeconfigError) as error:
+        _log.error("configuration_refused", error=str(error))
+        return _EXIT_CONFIGURATION
+    return 0
+
+
+def load_config(path: Path) -> MeshConfig:
+    """The configuration of the installation, its defaults for pods checked. Raises ConfigError."""
+    try:
+        config = parse_config(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", hint="set AUTOTLS_CONFIG to the file") from error
+    # Found out now, not at the first pod.
+    default_settings(config, config.mode)
+    return config
+
+
+async def _run(config: MeshConfig, certificate_directory: Path) -> None:
+    certificate = ServingCertificate(certificate_directory)
+    async with connect() as api:
+        cluster = MirroredCluster(api)
+        readiness = Readiness(
+            {"certificate": lambda: certificate.loaded, "namespaces": lambda: cluster.synced},
+        )
+        background = {
+            "certificate": certificate.watch(),
+            "namespaces": cluster.run_namespaces(),
+            "nodes": cluster.run_nodes(),
+        }
+        await serve(build_app(config, cluster), certificate, readiness, background, listen=Listen())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
