@@ -39,8 +39,9 @@ def webhook_change(
         namespace = namespace_of(workload, namespaces, default_namespace)
         target = copy.deepcopy(workload.pod)
         # A JSON Patch cannot add below null or nothing.
-        target["metadata"] = target.get("metadata") or {}
-        note = _set_mode(target["metadata"], mode)
+        metadata: dict[str, Any] = target.get("metadata") or {}
+        target["metadata"] = metadata
+        note = _set_mode(metadata, mode)
         pod = decode_pod(target, workload, origin=origin)
         decision: Decision = decide(pod, namespace, config, called=True)
         match decision:

@@ -231,7 +231,7 @@ def _into_value(text: str, key: yaml.Node, value: yaml.Node, addition: Any, *, o
 def _removals(text: str, template: yaml.MappingNode, *, origin: str) -> Iterator[Edit]:
     metadata = document.find(template, "metadata", text=text, origin=origin)
     if metadata and isinstance(metadata[1], yaml.MappingNode) and not splice.is_alias(*metadata):
-        result = _from_metadata(text, *cast(tuple[yaml.Node, yaml.MappingNode], metadata), origin=origin)
+        result = _from_metadata(text, metadata[0], metadata[1], origin=origin)
         if isinstance(result, excise.Drop):
             result = excise.from_mapping(text, template, template, {"metadata"})
         if not isinstance(result, excise.Drop):
@@ -239,7 +239,9 @@ def _removals(text: str, template: yaml.MappingNode, *, origin: str) -> Iterator
     spec = document.find(template, "spec", text=text, origin=origin)
     if spec and isinstance(spec[1], yaml.MappingNode) and not splice.is_alias(*spec):
         ours = {"initContainers": _OUR_CONTAINERS, "volumes": _OUR_VOLUMES}
-        yield from cast(tuple[Edit, ...], _from_children(text, *cast(Any, spec), ours, origin=origin))
+        result = _from_children(text, spec[0], spec[1], ours, origin=origin)
+        if not isinstance(result, excise.Drop):
+            yield from result
 
 
 def _from_metadata(text: str, key: yaml.Node, node: yaml.MappingNode, *, origin: str) -> excise.Outcome:

@@ -44,7 +44,7 @@ class _Commands(click.Group):
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 all is well; 1 an error or a failed check, explained on stderr; 2 wrong usage; 130 interrupted.",
+    epilog="Exit codes: 0 success; 1 an error or a failed check, explained on stderr; 2 wrong usage; 130 interrupted.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:

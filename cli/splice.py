@@ -158,16 +158,14 @@ def _block_lines(text: str, first: yaml.Node, at: int, new: Any) -> Edit:
 def dump_block(value: Any, indent: int, newline: str) -> str:
     """`value` as block YAML, each line indented and ended by `newline`."""
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    dumped = cast(
-        str, yaml.dump(value, Dumper=dumper, default_flow_style=False, sort_keys=False, width=2**30, allow_unicode=True)
-    )
+    dumped = yaml.dump(value, Dumper=dumper, default_flow_style=False, sort_keys=False, width=2**30, allow_unicode=True)
     return "".join(" " * indent + line + newline for line in dumped.splitlines())
 
 
 def flow(value: Mapping[str, Any] | Sequence[Any], *, spaces: int) -> str:
     """`value` as JSON, with `spaces` behind its first bracket."""
     if isinstance(value, Mapping):
-        return "{" + " " * spaces + flow_members(cast(Mapping[str, Any], value)) + "}"
+        return "{" + " " * spaces + flow_members(value) + "}"
     return "[" + " " * spaces + flow_items(value) + "]"
 
 

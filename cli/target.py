@@ -63,4 +63,6 @@ def context_namespace(target: Target) -> str | None:
         current = current or content.get("current-context")
         for entry in content.get("contexts") or ():
             contexts.setdefault(entry.get("name"), entry.get("context") or {})
-    return (contexts.get(current) or {}).get("namespace") if current else None
+    chosen: dict[str, Any] = contexts.get(current or "") or {}
+    namespace = chosen.get("namespace")
+    return namespace if isinstance(namespace, str) else None

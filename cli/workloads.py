@@ -26,7 +26,7 @@ POD_TEMPLATE: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """An object with pods: its template as node (for editing) and as value (for deciding); `line` is where it begins."""
+    """An object with pods: its template as node, for editing, and as value, for deciding."""
 
     kind: str
     name: str
@@ -88,7 +88,7 @@ def _template(
     for step in POD_TEMPLATE[kind]:
         walked.append(step)
         found = document.find(node, step, text=text, origin=origin)
-        at = at.get(step)
+        at = cast(dict[str, Any], at).get(step)
         if found is None or not isinstance(at, dict):
             raise _no_pod(node, kind, walked, text=text, origin=origin)
         node = found[1]

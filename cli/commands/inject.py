@@ -1,5 +1,8 @@
 """`autotls inject`."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from cli import output, sources
@@ -9,7 +12,10 @@ from cli.injection import Outcome, Report, inject_text
 from cli.sources import Source
 from cli.target import Target, cluster_options, context_namespace
 from cli.workloads import Workload, objects
-from mesh.config import Mode
+from mesh.config import MeshConfig, Mode, parse_config
+
+if TYPE_CHECKING:
+    from cli.installation import MeshState
 
 
 @click.command("inject")
@@ -20,7 +26,7 @@ from mesh.config import Mode
 @click.option("--ignore-cluster", is_flag=True, help="Ask no cluster: use the default settings, or --config.")
 @click.option("--config", "config_file", metavar="FILE", help="Settings from a copy of ConfigMap autotls-config.")
 @cluster_options
-def command(
+def command(  # noqa: PLR0917 - click passes options by name
     files: tuple[str, ...],
     mode: Mode | None,
     recursive: bool,
@@ -73,14 +79,11 @@ def _namespaces(read: tuple[Source, ...]) -> set[str]:
 
 def _state(target: Target, used: set[str], *, ignore_cluster: bool, config_file: str | None):
     from cli.installation import MeshState, ask_cluster
-    from mesh.config import MeshConfig, parse_config
 
     state = MeshState(MeshConfig(), {}, "") if ignore_cluster else ask_cluster(target, used)
     if config_file is None:
         return state
     try:
-        from pathlib import Path
-
         content = Path(config_file).read_bytes()
     except OSError as error:
         raise CliError(f"cannot read {config_file}: {error.strerror}", hint="give the text of config.yaml") from error

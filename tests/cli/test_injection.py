@@ -178,7 +178,7 @@ def test_an_invalid_setting_of_a_strict_pod_is_an_error() -> None:
 def test_two_workloads_with_one_template_by_an_alias_are_both_injected() -> None:
     text = (
         "kind: List\napiVersion: v1\nitems:\n"
-        "- {kind: Job, apiVersion: batch/v1, metadata: {name: a}, spec: &s {template: {spec: {containers: [{name: a}]}}}}\n"
+        "- {kind: Job, apiVersion: v1, metadata: {name: a}, spec: &s {template: {spec: {containers: [{name: a}]}}}}\n"
         "- {kind: Job, apiVersion: batch/v1, metadata: {name: b}, spec: *s}\n"
     )
     assert [template["spec"]["volumes"][0]["name"] for _, template in pods(load(inject(text)))] == [
