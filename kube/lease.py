@@ -16,11 +16,10 @@ import asyncio
 import math
 import os
 import random
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +27,7 @@ import structlog
 
 from kube.apply import create, object_path, replace
 from kube.client import Api
+from kube.clock import boot_clock, micro_time, utc_now
 from kube.errors import AlreadyExistsError, ApiError, ConflictError, NotFoundError
 from kube.fence import FencedApi
 from kube.kinds import Lease, LeaseSpec
@@ -58,15 +58,6 @@ class LeaseTiming:
             )
 
 
-def boot_clock() -> float:
-    """Seconds since boot, time asleep included: on the monotonic clock a resumed machine would still lead."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _exit_process() -> None:
     # Not sys.exit: work that ignores cancellation would ignore SystemExit as well.
     os._exit(70)
@@ -90,7 +81,7 @@ class Elector:
         timing: LeaseTiming | None = None,
         clock: Callable[[], float] = boot_clock,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = utc_now,
         jitter: Callable[[], float] = random.random,
         abort: Callable[[], None] = _exit_process,
     ) -> None:
@@ -245,7 +236,7 @@ class Elector:
         return self._clock() >= self._observed_at + duration
 
     def _spec(self, old: LeaseSpec) -> dict[str, Any]:
-        now = _micro_time(self._now())
+        now = micro_time(self._now())
         renewal = old.holder_identity == self._identity
         return {
             "holderIdentity": self._identity,
@@ -261,7 +252,7 @@ class Elector:
 
     async def _release(self) -> None:
         """Gives the Lease up so that the next one need not wait; as client-go's ReleaseOnCancel does."""
-        now = _micro_time(self._now())
+        now = micro_time(self._now())
         given_up = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
         try:
             await self._write({**self._record.get("spec", {}), **given_up})
@@ -276,8 +267,3 @@ class Elector:
 async def _stop(task: asyncio.Task[str]) -> None:
     task.cancel()
     await asyncio.wait({task})
-
-
-def _micro_time(moment: datetime) -> str:
-    """MicroTime of meta/v1: RFC 3339 in UTC with six digits."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
