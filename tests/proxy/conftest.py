@@ -10,7 +10,7 @@ import pytest
 
 from tests.proxy.certificates import Authority
 from tests.proxy.namespaces import Network, two_networks
-from tests.proxy.pod import Pod
+from tests.proxy.pod import ENVOY, Pod
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def make_pod(server: Network, tmp_path: Path) -> Iterator[Callable[..., Pod]]:
     with ExitStack() as stack:
         count = 0
 
-        def make(network: Network = server, **settings: str) -> Pod:
+        def make(network: Network = server, envoy: Path = ENVOY, **settings: str) -> Pod:
             nonlocal count
             count += 1
-            return stack.enter_context(Pod(network, tmp_path / f"pod{count}", settings))
+            return stack.enter_context(Pod(network, tmp_path / f"pod{count}", settings, envoy=envoy))
 
         yield make
 

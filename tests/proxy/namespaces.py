@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -76,7 +76,7 @@ class Network:
 
 
 @contextlib.contextmanager
-def two_networks() -> Iterator[tuple[Network, Network]]:
+def two_networks() -> Generator[tuple[Network, Network]]:
     """A server's and a client's network, on one link, IPv4 and IPv6. The names are new in every run."""
     tag = secrets.token_hex(3)
     server = Network(f"autotls-{tag}-a", "10.203.0.1", "fd00:203::1")
@@ -110,9 +110,7 @@ class App:
     It echoes; with `greeting` it speaks first; with `http` it answers every request with the caller's address.
     """
 
-    def __init__(
-        self, network: Network, address: str, port: int, *, greeting: bytes = b"", http: bool = False
-    ) -> None:
+    def __init__(self, network: Network, address: str, port: int, *, greeting: bytes = b"", http: bool = False) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._greeting, self._http = greeting, http
         self.peers: list[str] = []
@@ -165,3 +163,11 @@ def http_get(network: Network, address: str, port: int, path: str, method: str =
         response = http.client.HTTPResponse(connection, method=method)
         response.begin()
         return response.status, response.read().decode(errors="replace")
+
+
+def closed(connection: socket.socket) -> bool:
+    """True when the other side ends the connection without a byte."""
+    try:
+        return connection.recv(100) == b""
+    except ConnectionError:
+        return True

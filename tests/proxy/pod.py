@@ -23,13 +23,16 @@ set -eu
 mount -t tmpfs tmpfs /usr/local && mkdir -p /usr/local/bin /usr/local/lib/autotls
 mount -t tmpfs tmpfs /run && mkdir -p /run/autotls /run/secrets/autotls.io
 touch /usr/local/bin/envoy && mount --bind "$ENVOY" /usr/local/bin/envoy
-cp "$PROXY"/autotls-* /usr/local/bin/ && cp -r "$PROXY"/settings.sh "$PROXY"/bootstrap.yaml.in "$PROXY"/sds /usr/local/lib/autotls/
+cp "$PROXY"/autotls-* /usr/local/bin/
+cp -r "$PROXY"/settings.sh "$PROXY"/bootstrap.yaml.in "$PROXY"/sds /usr/local/lib/autotls/
+mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9
+touch /dev/termination-log && mount --bind "$MESSAGE" /dev/termination-log
 mount --bind "$RUN" /run/autotls
 mount --bind "$IDENTITY" /run/secrets/autotls.io
 mount -o remount,bind,ro /run/secrets/autotls.io
 mount -o remount,ro /usr/local
 mount -o remount,bind,ro /
-unset ENVOY PROXY RUN IDENTITY
+unset ENVOY PROXY RUN IDENTITY MESSAGE
 exec "$@"
 """
 _AS_PROXY = ("setpriv", "--reuid=2102", "--regid=2102", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all",
@@ -40,14 +43,20 @@ _AS_INIT = ("setpriv", "--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-a
 class Pod:
     """One pod: its network, its identity folder, and the containers of the proxy image when they are started."""
 
-    def __init__(self, network: Network, folder: Path, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, network: Network, folder: Path, settings: dict[str, str] | None = None, *, envoy: Path = ENVOY
+    ) -> None:
         self.network = network
+        self._envoy = envoy
         self.identity = folder / "identity"
         self.run_folder = folder / "run"
         self.log_path = folder / "proxy.log"
+        self.message = folder / "termination-log"
         self.identity.mkdir(parents=True)
         self.run_folder.mkdir()
         self.run_folder.chmod(0o777)
+        self.message.touch()
+        self.message.chmod(0o666)
         self.identity.chmod(0o755)
         self._settings = {"AUTOTLS_POD_NAME": "test-0", "AUTOTLS_POD_NAMESPACE": "test", **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,14 +77,15 @@ class Pod:
                 "bash", "-c", _ENTER, "enter", *user, *command]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        paths = {"ENVOY": str(ENVOY), "PROXY": str(REPOSITORY / "proxy"), "RUN": str(self.run_folder),
-                 "IDENTITY": str(self.identity)}  # fmt: skip
+        paths = {"ENVOY": str(self._envoy), "PROXY": str(REPOSITORY / "proxy"), "RUN": str(self.run_folder),
+                 "IDENTITY": str(self.identity), "MESSAGE": str(self.message)}  # fmt: skip
         return {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", **paths, **self._settings}
 
-    def start(self, *, until_ready: bool = True) -> Self:
+    def start(self, *, until_ready: bool = True, before: tuple[str, ...] = ()) -> Self:
+        """Starts the sidecar; `before` is a command that ends in executing its arguments."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command(_AS_PROXY, "autotls-proxy", pid_namespace=True),
+                self._command(_AS_PROXY, *before, "autotls-proxy", pid_namespace=True),
                 env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         eventually(lambda: self.main_pid, what="the container's first process")
