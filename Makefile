@@ -75,3 +75,7 @@ bin: venv ## print a folder with autotls, kubectl, helm and ctr for PATH
 	@$(PYTHON) -m cluster bin
 load: venv ## import an image into the node: make load ARCHIVE=image.tar
 	@$(PYTHON) -m cluster load "$(ARCHIVE)"
+
+.PHONY: images
+images: venv ## build the container images and print their sizes (docker, podman or buildah)
+	@$(PYTHON) -m images

@@ -1,0 +1,1 @@
+"""Builds the container images with whatever engine this machine has (`make images`)."""
