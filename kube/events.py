@@ -164,7 +164,7 @@ class Recorder:
             outcome, count = await self._create_or_count(name, waiting)
         except (ApiError, msgspec.DecodeError) as error:
             EVENTS.labels("failed").inc()
-            _log.warning("event_not_written", event=name, reason=waiting.reason, error=str(error))
+            _log.warning("event_not_written", name=name, reason=waiting.reason, error=str(error))
             return
         EVENTS.labels(outcome).inc()
         self._known[name] = _Known(count, self._clock())
