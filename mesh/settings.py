@@ -17,6 +17,7 @@ from mesh.pod import ObjectMeta
 from mesh.quantity import Quantity
 from mesh.values import image_under, integer_within, one_of, port_list, positive_quantity
 
+_MODES: Final = frozenset(get_args(Mode))
 # Envoy runs one worker thread: one core is the most it can use, so this limit never throttles it. It is set all
 # the same, because a ResourceQuota on limits.cpu refuses a pod with any container that has none.
 DEFAULT_CPU_LIMIT: Final = "1"
@@ -153,7 +154,7 @@ def _mode(pod: ObjectMeta, namespace: ObjectMeta, config: MeshConfig) -> tuple[M
     errors: list[SettingError] = []
     for meta in (pod, namespace):
         value = meta.label(names.MODE_LABEL)
-        if value in get_args(Mode):
+        if value in _MODES:
             return cast(Mode, value), tuple(errors)
         if value is not None:
             errors.append(SettingError(names.MODE_LABEL, value, "optional or strict"))

@@ -1,6 +1,7 @@
 """From a decoded review to the bytes of its answer: decision, patch, encoding. Pure; I/O is in webhook.app."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from mesh import names
@@ -9,7 +10,7 @@ from mesh.kubelet import KubeletVersion
 from mesh.pod import Namespace, ObjectMeta, Pod
 from mesh.review import Review, encode_admitted, encode_denied
 from mesh.settings import mode_of
-from mesh.spiffe import TrustDomain
+from mesh.spiffe import SpiffeId, TrustDomain
 from webhook.decision import PSS_ENFORCE_LABEL, Deny, Inject, Skip, decide
 from webhook.patch import build_encoded_patch
 
@@ -40,7 +41,7 @@ def answer(
     decision = decide(pod, namespace, config, oldest_kubelet=oldest_kubelet, called=True)
     match decision:
         case Inject():
-            identity = TrustDomain(config.trust_domain).workload(review.namespace, pod.spec.service_account)
+            identity = _identity(config.trust_domain, review.namespace, pod.spec.service_account)
             body = encode_admitted(
                 review.uid,
                 decision.reason,
@@ -86,6 +87,11 @@ def assumed_namespace(name: str, *, strict: bool) -> Namespace:
     if strict:
         labels[names.MODE_LABEL] = "strict"
     return Namespace(metadata=ObjectMeta(name=name, labels=labels))
+
+
+@lru_cache(maxsize=4096)
+def _identity(trust_domain: str, namespace: str, service_account: str) -> SpiffeId:
+    return TrustDomain(trust_domain).workload(namespace, service_account)
 
 
 def _skip_warning(skip: Skip) -> str:

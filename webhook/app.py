@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 import msgspec
 import structlog
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from mesh.config import MeshConfig
 from mesh.pod import Namespace, Pod
@@ -31,6 +31,7 @@ MUTATE_PATH: Final = "/mutate"
 STRICT_PATH: Final = "/mutate/strict"
 # etcd takes objects of 1.5 MiB and the API server requests of 3 MiB; a review holds the object at most twice.
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+_TOO_LONG: Final = f"a review has at most {MAX_BODY_BYTES} bytes"
 # The API server's own default where a registration names no timeout, and the longest it accepts is 30 s.
 DEFAULT_DEADLINE_S: Final = 10.0
 NAMESPACE_READ_S: Final = 0.5
@@ -73,8 +74,7 @@ class Admission:
     async def _handle(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
         deadline_s = deadline_of(scope.get("query_string", b""))
         try:
-            async with asyncio.timeout(deadline_s):
-                review = decode_review(await read_body(scope, receive))
+            review = decode_review(await read_body(scope, receive, deadline_s))
         except ReviewError as error:
             return _refused(400, str(error))
         except RequestError as error:
@@ -115,29 +115,55 @@ class Admission:
 
 def build_app(config: MeshConfig, cluster: Cluster) -> FastAPI:
     """The application that the API server calls."""
-    app = FastAPI(title="autotls webhook", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="autotls webhook",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        # FastAPI asks OpenTelemetry's environment three times a request whether somebody listens.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
     for path, strict in ((MUTATE_PATH, False), (STRICT_PATH, True)):
         app.add_route(path, Admission(config, cluster, strict=strict), methods=["POST"])  # pyright: ignore[reportArgumentType]
     return app
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body. Raises RequestError with 413 as soon as it is known to be too long, 400 if it never came."""
+async def read_body(scope: Scope, receive: Receive, deadline_s: float) -> bytes:
+    """The whole body.
+
+    Raises RequestError with 413 as soon as it is known to be too long, with 400 if it never came whole, and
+    TimeoutError when the rest of it takes longer than `deadline_s` seconds.
+    """
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > MAX_BODY_BYTES:
-            raise RequestError(413, f"a review has at most {MAX_BODY_BYTES} bytes")
-    parts: list[bytes] = []
-    size = 0
-    while True:
+            raise RequestError(413, _TOO_LONG)
+    # Nearly always all there is. The client's own deadline ends the waiting for this first part.
+    message = await receive()
+    parts = [_part(message)]
+    if len(parts[0]) > MAX_BODY_BYTES:
+        raise RequestError(413, _TOO_LONG)
+    if message.get("more_body", False):
+        async with asyncio.timeout(deadline_s):
+            await _read_rest(parts, receive)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _read_rest(parts: list[bytes], receive: Receive) -> None:
+    size = len(parts[0])
+    more = True
+    while more:
         message = await receive()
-        if message["type"] != "http.request":
-            raise RequestError(400, "the client went away")
-        parts.append(message.get("body", b""))
+        parts.append(_part(message))
         size += len(parts[-1])
         if size > MAX_BODY_BYTES:
-            raise RequestError(413, f"a review has at most {MAX_BODY_BYTES} bytes")
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            raise RequestError(413, _TOO_LONG)
+        more = message.get("more_body", False)
+
+
+def _part(message: Message) -> bytes:
+    if message["type"] != "http.request":
+        raise RequestError(400, "the client went away")
+    return message.get("body", b"")
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from mesh.config import MeshConfig
 from mesh.kubelet import OLDEST_WITH_NATIVE_SIDECARS, KubeletVersion
 from mesh.pod import Namespace, Pod
 from mesh.settings import PodSettings, SettingError, settings_for
-from webhook.resources import QosClass, pod_level_shortage, qos_class, sidecar_resources
+from webhook.resources import is_guaranteed, pod_level_shortage, sidecar_resources
 
 PSS_ENFORCE_LABEL: Final = "pod-security.kubernetes.io/enforce"
 MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
@@ -114,7 +114,7 @@ def decide(
     if errors and settings.mode == "strict":
         return Deny("autotls: " + "; ".join(error.message for error in errors))
     redirect = not _refuses_net_admin(case)
-    ours = sidecar_resources(settings, guaranteed=qos_class(pod) is QosClass.GUARANTEED) if pod.spec.resources else None
+    ours = sidecar_resources(settings, guaranteed=is_guaranteed(pod)) if pod.spec.resources else None
     shortage = pod_level_shortage(pod.spec, ours, redirect=redirect) if ours else None
     if shortage:
         return Skip(SkipReason.POD_RESOURCES_TOO_SMALL, f"its pod-level resources are too small: {shortage}")

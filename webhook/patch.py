@@ -17,7 +17,7 @@ from mesh.settings import PodSettings
 from mesh.spiffe import SpiffeId
 from mesh.version import VERSION
 from webhook.decision import Inject
-from webhook.resources import QosClass, qos_class
+from webhook.resources import is_guaranteed
 from webhook.sidecar import init_container, proxy_container
 from webhook.volumes import identity_volume, run_volume
 
@@ -28,12 +28,22 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 def build_patch(pod: Pod, identity: SpiffeId, inject: Inject, config: MeshConfig) -> tuple[Operation, ...]:
     """The operations that make `pod` a member of the mesh, as plain data."""
-    return tuple(msgspec.json.decode(encode_patch(_operations(pod, identity, inject, config))))
+    return tuple(msgspec.json.decode(build_encoded_patch(pod, identity, inject, config)))
 
 
 def build_encoded_patch(pod: Pod, identity: SpiffeId, inject: Inject, config: MeshConfig) -> bytes:
-    """The same operations as JSON: the webhook's path, which never decodes the containers it encoded once."""
-    return encode_patch(_operations(pod, identity, inject, config))
+    """The same operations as JSON: the webhook's path.
+
+    Each part is encoded once for everything it depends on, which is never the pod itself: few distinct settings and
+    ServiceAccounts exist in a cluster, so nearly every pod finds all its parts made.
+    """
+    meta, spec = pod.metadata, pod.spec
+    parts = (
+        _metadata(config.control_plane_namespace, identity, meta.labels is None, meta.annotations is None),
+        _containers(inject.settings, config, is_guaranteed(pod), inject.redirect, spec.init_containers is None),
+        _volumes(spec.service_account, spec.volumes is None),
+    )
+    return b"[" + b",".join(parts) + b"]"
 
 
 def encode_patch(operations: Sequence[Operation]) -> bytes:
@@ -46,55 +56,45 @@ def pointer(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def _operations(pod: Pod, identity: SpiffeId, inject: Inject, config: MeshConfig) -> list[Operation]:
-    guaranteed = qos_class(pod) is QosClass.GUARANTEED
-    meta, spec = pod.metadata, pod.spec
-    return [
-        *_entries("labels", meta.labels, {names.MESH_LABEL: config.control_plane_namespace}),
-        *_entries(
-            "annotations",
-            meta.annotations,
-            {names.VERSION_ANNOTATION: VERSION, names.IDENTITY_ANNOTATION: str(identity)},
-        ),
-        *_first(
-            pointer("spec", "initContainers"),
-            spec.init_containers,
-            _containers(inject.settings, config, guaranteed=guaranteed, redirect=inject.redirect),
-        ),
-        *_last(pointer("spec", "volumes"), spec.volumes, [identity_volume(spec.service_account), run_volume()]),
-    ]
-
-
-@lru_cache(maxsize=256)
-def _containers(
-    settings: PodSettings, config: MeshConfig, *, guaranteed: bool, redirect: bool
-) -> tuple[msgspec.Raw, ...]:
-    """Our containers, encoded. Few distinct settings exist in a cluster, so nearly every pod finds them here."""
-    builders = (init_container, proxy_container) if redirect else (proxy_container,)
-    return tuple(
-        msgspec.Raw(_ENCODER.encode(build(settings, config, guaranteed=guaranteed, redirect=redirect)))
-        for build in builders
+@lru_cache(maxsize=4096)
+def _metadata(control_plane: str, identity: SpiffeId, no_labels: bool, no_annotations: bool) -> bytes:
+    annotations = {names.VERSION_ANNOTATION: VERSION, names.IDENTITY_ANNOTATION: str(identity)}
+    return _encoded(
+        [
+            *_entries("labels", {names.MESH_LABEL: control_plane}, absent=no_labels),
+            *_entries("annotations", annotations, absent=no_annotations),
+        ]
     )
 
 
-def _entries(field: str, present: Mapping[str, str] | None, added: Mapping[str, str]) -> list[Operation]:
+@lru_cache(maxsize=256)
+def _containers(settings: PodSettings, config: MeshConfig, guaranteed: bool, redirect: bool, absent: bool) -> bytes:
+    builders = (init_container, proxy_container) if redirect else (proxy_container,)
+    added = [build(settings, config, guaranteed=guaranteed, redirect=redirect) for build in builders]
+    path = pointer("spec", "initContainers")
+    if absent:
+        return _encoded([_add(path, added)])
+    return _encoded([_add(f"{path}/{index}", container) for index, container in enumerate(added)])
+
+
+@lru_cache(maxsize=4096)
+def _volumes(service_account: str, absent: bool) -> bytes:
+    added = [identity_volume(service_account), run_volume()]
+    path = pointer("spec", "volumes")
+    return _encoded([_add(path, added)] if absent else [_add(f"{path}/-", volume) for volume in added])
+
+
+def _entries(field: str, added: Mapping[str, str], *, absent: bool) -> list[Operation]:
     """Absent and null both read as None, and `add` replaces null: one operation with the whole map serves both."""
-    if present is None:
+    if absent:
         return [_add(pointer("metadata", field), added)]
     return [_add(pointer("metadata", field, key), value) for key, value in added.items()]
 
 
-def _first(path: str, present: Sequence[object] | None, added: Sequence[object]) -> list[Operation]:
-    if present is None:
-        return [_add(path, added)]
-    return [_add(f"{path}/{index}", value) for index, value in enumerate(added)]
-
-
-def _last(path: str, present: Sequence[object] | None, added: Sequence[object]) -> list[Operation]:
-    if present is None:
-        return [_add(path, added)]
-    return [_add(f"{path}/-", value) for value in added]
-
-
 def _add(path: str, value: object) -> Operation:
     return {"op": "add", "path": path, "value": value}
+
+
+def _encoded(operations: Sequence[Operation]) -> bytes:
+    """Operations without the brackets around them."""
+    return encode_patch(operations)[1:-1]

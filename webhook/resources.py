@@ -1,12 +1,11 @@
-"""What a pod's resources mean: its QoS class, what fits into pod-level resources, what our containers ask for.
+"""What a pod's resources mean: whether it is Guaranteed, what fits into it, what our containers ask for.
 
 Sources: k8s.io/kubernetes pkg/apis/core/v1/helper/qos/qos.go (ComputePodQOS) and
 k8s.io/component-helpers/resource/helpers.go (AggregateContainerRequests); KEP-2837 for pod-level resources.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from mesh.config import ResourceValues
@@ -20,12 +19,6 @@ _COUNTED: Final = ("cpu", "memory")
 GUARANTEED_CPU: Final = "100m"
 
 
-class QosClass(StrEnum):
-    GUARANTEED = "Guaranteed"
-    BURSTABLE = "Burstable"
-    BEST_EFFORT = "BestEffort"
-
-
 @dataclass(frozen=True, slots=True)
 class _Amounts:
     requests: Mapping[str, Quantity]
@@ -35,19 +28,37 @@ class _Amounts:
 _NOTHING: Final = _Amounts({}, {})
 
 
-def qos_class(pod: Pod) -> QosClass:
-    """The QoS class as the API server computes it; pod-level resources alone decide where there are any."""
+def is_guaranteed(pod: Pod) -> bool:
+    """Whether the pod's QoS class is Guaranteed: limits of CPU and memory everywhere, each equal to its request.
+
+    The API server compares sums; as it also refuses a request above its limit, equal sums and equal pairs are the
+    same. Pod-level resources alone decide where there are any.
+    """
     spec = pod.spec
     if spec.resources and (spec.resources.requests or spec.resources.limits):
-        parts = [_amounts(spec.resources)]
-    else:
-        parts = [_amounts(container.resources) for container in spec.all_containers]
-    requests = _sum(part.requests for part in parts)
-    limits = _sum(part.limits for part in parts)
-    if not requests and not limits:
-        return QosClass.BEST_EFFORT
-    complete = all(name in part.limits for part in parts for name in _COUNTED)
-    return QosClass.GUARANTEED if complete and requests == limits else QosClass.BURSTABLE
+        return _limits_are_requests(spec.resources)
+    return all(_limits_are_requests(container.resources) for container in spec.all_containers)
+
+
+def _limits_are_requests(resources: Resources | None) -> bool:
+    if resources is None or not resources.limits:
+        return False
+    for name in _COUNTED:
+        limit = resources.limits.get(name)
+        # A missing request is defaulted from its limit.
+        request = resources.requests.get(name, limit) if resources.requests else limit
+        if limit is None or request is None or not _same_positive(request, limit):
+            return False
+    return True
+
+
+def _same_positive(request: str | int | float, limit: str | int | float) -> bool:
+    try:
+        amount = Quantity.parse(limit)
+        return amount.nano > 0 and (request == limit or Quantity.parse(request) == amount)
+    except QuantityError:
+        # Only a manifest can hold this; the API server will refuse it in its own words.
+        return False
 
 
 def sidecar_resources(settings: PodSettings, *, guaranteed: bool) -> ResourceValues:
@@ -124,17 +135,9 @@ def _parsed(amounts: Mapping[str, str | int | float] | None) -> dict[str, Quanti
         except QuantityError:
             # Only a manifest can hold this; the API server will refuse it in its own words.
             continue
-        if quantity > ZERO:
+        if quantity.nano > 0:
             parsed[name] = quantity
     return parsed
-
-
-def _sum(parts: Iterable[Mapping[str, Quantity]]) -> dict[str, Quantity]:
-    total: dict[str, Quantity] = {}
-    for part in parts:
-        for name, quantity in part.items():
-            total[name] = total.get(name, ZERO) + quantity
-    return total
 
 
 def _larger(one: str, other: str) -> str:
