@@ -102,9 +102,7 @@ def parse_issuer(data: Mapping[str, bytes], now: datetime) -> tuple[Authority, T
     """
     issuer = _authority(data, names.ISSUER_SECRET, names.TLS_CERT_KEY, names.TLS_PRIVATE_KEY_KEY)
     bundle = _bundle(data, names.ISSUER_SECRET)
-    if issuer.certificate not in bundle.roots and (
-        fault := chain_fault(issuer.certificate, issuer.above, bundle, now)
-    ):
+    if issuer.certificate not in bundle.roots and (fault := chain_fault(issuer.certificate, issuer.above, bundle, now)):
         raise AuthorityError(f"{names.ISSUER_SECRET}: {fault}", hint=_UNTOUCHED)
     above = tuple(one for one in issuer.above if one not in bundle.roots)
     return replace(issuer, above=above), bundle

@@ -73,7 +73,7 @@ def oid(dotted: str) -> bytes:
     return value(_OID, bytes(content))
 
 
-def to_be_signed(  # noqa: PLR0913 - the fields of TBSCertificate, in their order
+def to_be_signed(
     *,
     serial: int,
     algorithm: bytes,

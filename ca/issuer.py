@@ -46,7 +46,7 @@ def make_root(*, key: ec.EllipticCurvePrivateKey, serial: int, now: datetime, li
     return _verified(Authority(certificate, key), certificate)
 
 
-def make_issuer(  # noqa: PLR0913
+def make_issuer(
     root: Authority,
     *,
     key: ec.EllipticCurvePrivateKey,
@@ -76,9 +76,7 @@ class LeafIssuer:
         self._lifetimes = lifetimes
         self._chain_pem = b"".join(certificate_pem(one) for one in authority.chain)
         self._issuer_name = authority.certificate.subject.public_bytes()
-        self._algorithm = (
-            der.RSA_WITH_SHA256 if isinstance(authority.key, rsa.RSAPrivateKey) else der.ECDSA_WITH_SHA256
-        )
+        self._algorithm = der.RSA_WITH_SHA256 if isinstance(authority.key, rsa.RSAPrivateKey) else der.ECDSA_WITH_SHA256
         self._authority_id = der.extension(_authority_key_identifier(authority.certificate), critical=False)
         self._fixed: dict[type, tuple[bytes, ...]] = {}
 
@@ -136,9 +134,7 @@ class LeafIssuer:
 
     def _sign(self, tbs: bytes) -> bytes:
         key: PrivateKey = self.authority.key
-        signature = (
-            key.sign(tbs, _PKCS1, _SHA256) if isinstance(key, rsa.RSAPrivateKey) else key.sign(tbs, _ECDSA)
-        )
+        signature = key.sign(tbs, _PKCS1, _SHA256) if isinstance(key, rsa.RSAPrivateKey) else key.sign(tbs, _ECDSA)
         return der.certificate(tbs, self._algorithm, signature)
 
 

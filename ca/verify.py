@@ -21,7 +21,6 @@ from ca.errors import IssueError
 from ca.profile import ServingNames, Subject
 from mesh.svid import PrivateKey, TrustBundle
 
-_KINDS: Final[dict[type, str]] = {x509.UniformResourceIdentifier: "URI", x509.DNSName: "DNS"}
 _ALGORITHMS: Final = (SignatureAlgorithmOID.ECDSA_WITH_SHA256, SignatureAlgorithmOID.RSA_WITH_SHA256)
 
 AuthorityPublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -32,30 +31,31 @@ def expect_leaf(leaf: x509.Certificate, *, subject: Subject, key: PrivateKey, is
 
     Names, key, usage (no authority), lifetime within the issuer's, key identifier of the issuer, signature.
     """
-    extensions = {type(one.value): one for one in leaf.extensions}
-    if (found := names_in(leaf.extensions)) != expected_names(subject):
+    extensions = leaf.extensions
+    if (found := names_in(extensions)) != expected_names(subject):
         raise IssueError(f"the certificate names {found}, not {subject}")
     if leaf.public_key() != key.public_key():
         raise IssueError(f"the certificate of {subject} carries another public key")
-    match extensions.get(x509.BasicConstraints):
-        case x509.Extension(value=x509.BasicConstraints(ca=False), critical=True):
-            pass
-        case _:
-            raise IssueError(f"the certificate of {subject} would be an authority")
-    match extensions.get(x509.KeyUsage):
-        case x509.Extension(value=x509.KeyUsage(digital_signature=True, key_cert_sign=False), critical=True):
-            pass
-        case _:
-            raise IssueError(f"the certificate of {subject} has the wrong key usage")
     facts = _facts(issuer)
     if not leaf.not_valid_before_utc < leaf.not_valid_after_utc <= facts.not_after:
         raise IssueError(f"the certificate of {subject} would outlive its issuer or never be valid")
-    match extensions.get(x509.AuthorityKeyIdentifier):
-        case x509.Extension(value=x509.AuthorityKeyIdentifier(key_identifier=facts.key_identifier)):
-            pass
-        case _:
-            raise IssueError(f"the certificate of {subject} names another issuer's key")
+    _expect_extensions(extensions, facts, subject)
     _expect_signature(leaf, facts, subject)
+
+
+def _expect_extensions(extensions: x509.Extensions, issuer: "_IssuerFacts", subject: Subject) -> None:
+    try:
+        constraints = extensions.get_extension_for_class(x509.BasicConstraints)
+        usage = extensions.get_extension_for_class(x509.KeyUsage)
+        authority = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except x509.ExtensionNotFound as missing:
+        raise IssueError(f"the certificate of {subject} lacks extension {missing.oid.dotted_string}") from None
+    if constraints.value.ca or not constraints.critical:
+        raise IssueError(f"the certificate of {subject} would be an authority")
+    if not usage.critical or not usage.value.digital_signature or usage.value.key_cert_sign:
+        raise IssueError(f"the certificate of {subject} has the wrong key usage")
+    if authority.value.key_identifier != issuer.key_identifier:
+        raise IssueError(f"the certificate of {subject} names another issuer's key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,13 @@ def names_in(extensions: x509.Extensions) -> tuple[tuple[str, str], ...]:
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
-    return tuple((_KINDS.get(type(name), type(name).__name__), str(name.value)) for name in names)
+    return tuple((_kind(name), str(name.value)) for name in names)
+
+
+def _kind(name: x509.GeneralName) -> str:
+    if isinstance(name, x509.UniformResourceIdentifier):
+        return "URI"
+    return "DNS" if isinstance(name, x509.DNSName) else type(name).__name__
 
 
 def chain_fault(
