@@ -1,0 +1,3 @@
+"""Fixtures known to every test."""
+
+pytest_plugins = ["tests.fixtures_cluster"]
