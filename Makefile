@@ -65,10 +65,10 @@ test: lint test-unit test-apiserver test-envoy test-cluster ## everything
 .PHONY: binaries up down kubeconfig bin load
 binaries: venv ## build Kubernetes and the other programs (once; the first `make up` does it too)
 	@$(PYTHON) -m cluster binaries
-up: venv ## start the cluster, with our images and charts and a sample application
-	@$(PYTHON) -m cluster up
-down: venv ## end the cluster and remove everything it made
-	@$(PYTHON) -m cluster down
+up: venv ## start the cluster with our images, chart and a sample application (BARE=1: images only)
+	@$(PYTHON) -m cluster up $(if $(BARE),--bare)
+down: venv ## end the cluster and remove everything it made (PURGE=1: its images too)
+	@$(PYTHON) -m cluster down $(if $(PURGE),--purge)
 kubeconfig: venv ## print the path of the cluster's kubeconfig
 	@$(PYTHON) -m cluster kubeconfig
 bin: venv ## print a folder with autotls, kubectl, helm and ctr for PATH

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster import binaries, lifecycle, load, recipes, versions
+from cluster import binaries, install, lifecycle, load, recipes, versions
 from cluster.errors import ClusterError
 from cluster.layout import DEFAULT_NAME, REPOSITORY, Cache, ClusterName, RunFolder
 from cluster.progress import say
@@ -43,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     build = add("binaries", _binaries, "build the programs, once for each version")
     build.add_argument("--kubernetes", default=versions.KUBERNETES, metavar="VERSION")
     build.add_argument("--only", default="", metavar="PROGRAM,…", help="these programs of Kubernetes and nothing else")
-    add("up", _up, "start the cluster, or what of it does not run")
+    start = add("up", _up, "start the cluster, or what of it does not run")
+    start.add_argument("--bare", action="store_true", help="with our images, but without chart and sample application")
     remove = add("down", _down, "end the cluster")
     remove.add_argument("--purge", action="store_true", help="forget its images too")
     add("kubeconfig", _kubeconfig, "print the path of the administrator's kubeconfig")
@@ -63,9 +64,14 @@ def _binaries(cache: Cache, _folder: RunFolder, options: argparse.Namespace) -> 
         print(path)
 
 
-def _up(cache: Cache, folder: RunFolder, _options: argparse.Namespace) -> None:
+def _up(cache: Cache, folder: RunFolder, options: argparse.Namespace) -> None:
+    from images import builder  # it imports this package, so not at the top
+
     lifecycle.up(cache, folder)
     lifecycle.write_commands(folder, REPOSITORY, sys.executable)
+    references = install.import_images(folder, builder.ensure_all(cache, named_base=os.environ.get("BASE_IMAGE", "")))
+    if not options.bare:
+        install.install(folder, references)
     say(f"the cluster {folder.name} is ready: export KUBECONFIG={folder.kubeconfig}")
 
 
