@@ -1,10 +1,11 @@
 """A real API server with the chart installed by helm: no node, so pods stay pending, which is all that is needed."""
 
+import asyncio
 import base64
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,3 +81,12 @@ def eventually(check: Callable[[], bool], what: str) -> None:
     while not check():
         assert time.monotonic() < end, f"not within {DEADLINE_S:.0f} s: {what}"
         time.sleep(0.1)
+
+
+async def until(check: Callable[[], Awaitable[bool]]) -> None:
+    """The same for a check that awaits. Raises TimeoutError at the deadline."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            if await check():
+                return
+            await asyncio.sleep(0.05)
