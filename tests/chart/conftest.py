@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,13 +66,19 @@ class Installed:
         }
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    folder = tmp_path_factory.mktemp("chart")
+@contextmanager
+def release(folder: Path) -> Iterator[Installed]:
+    """An API server of its own with the release `autotls`."""
     with apiserver.start(folder, controllers=True) as api:
         api.kubectl("create", "-f", "-", stdin=json.dumps(RESTRICTED_NAMESPACE))
         cluster = Installed(api, folder)
         cluster.helm("install", "autotls", str(CHART))
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    with release(tmp_path_factory.mktemp("chart")) as cluster:
         yield cluster
 
 

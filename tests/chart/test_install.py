@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster import apiserver
 from mesh import names
 from tests.chart.chart import CHART, NAMESPACE, template
-from tests.chart.conftest import RESTRICTED_NAMESPACE, Installed, eventually
+from tests.chart.conftest import Installed, eventually, release
 
 pytestmark = pytest.mark.apiserver
 
@@ -21,10 +20,7 @@ BUNDLE = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nnot one, but nobody is 
 @pytest.fixture
 def removable(tmp_path: Path) -> Iterator[Installed]:
     """A release of its own, for tests that take it away."""
-    with apiserver.start(tmp_path, controllers=True) as api:
-        api.kubectl("create", "-f", "-", stdin=json.dumps(RESTRICTED_NAMESPACE))
-        cluster = Installed(api, tmp_path)
-        cluster.helm("install", "autotls", str(CHART))
+    with release(tmp_path) as cluster:
         yield cluster
 
 
@@ -69,7 +65,12 @@ def test_pods_of_both_deployments_pass_restricted_pod_security(installed: Instal
     assert failures == []
 
 
-def test_upgrade_keeps_ca_bundle_and_adds_no_entry(removable: Installed) -> None:
+def test_upgrade_keeps_ca_bundle_then_uninstall_leaves_no_registration_and_keeps_the_root(removable: Installed) -> None:
+    upgrade_keeps_ca_bundle_and_adds_no_entry(removable)
+    uninstall_leaves_no_registration_and_keeps_the_root(removable)
+
+
+def upgrade_keeps_ca_bundle_and_adds_no_entry(removable: Installed) -> None:
     before = get(removable, "mutatingwebhookconfiguration", names.REGISTRATION)
     patch = [
         {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": BUNDLE}
@@ -86,7 +87,7 @@ def test_upgrade_keeps_ca_bundle_and_adds_no_entry(removable: Installed) -> None
     assert {webhook["clientConfig"]["caBundle"] for webhook in after["webhooks"]} == {BUNDLE}
 
 
-def test_uninstall_leaves_no_registration_and_keeps_the_root(removable: Installed) -> None:
+def uninstall_leaves_no_registration_and_keeps_the_root(removable: Installed) -> None:
     optional = get(removable, "mutatingwebhookconfiguration", names.REGISTRATION)
     template_map = get(removable, "configmap", names.STRICT_REGISTRATION_TEMPLATE, "-n", NAMESPACE)
     strict = json.loads(template_map["data"]["registration.json"])
