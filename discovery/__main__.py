@@ -1,0 +1,120 @@
+"""`python -m discovery`: mirrors the cluster, then serves the proxies until SIGTERM."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from discovery.ads import Server
+from discovery.credentials import ServerCredentials
+from discovery.errors import CredentialsError
+from discovery.health import Health
+from discovery.state import State
+from kube.client import connect
+from mesh import names
+from mesh.config import MeshConfig, parse_config
+from mesh.errors import AutotlsError
+from mesh.logs import configure_logs
+from mesh.spiffe import TrustDomain
+
+CERTIFICATE_FOLDER: Final = Path("/var/run/secrets/autotls.io/discovery")
+# From "not ready" to the last proxy having been told by its DNS or kube-proxy that this replica is gone.
+DRAIN_S: Final = 2.0
+_CERTIFICATE_RETRY_S: Final = 1.0
+
+_log: Final = structlog.get_logger("discovery")
+
+
+async def run(config: MeshConfig, folder: Path) -> None:
+    """Until SIGTERM or SIGINT. A fault of any part ends all of them: Kubernetes starts the process anew."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    state, credentials = State(config), ServerCredentials(folder)
+    serving = asyncio.Event()
+
+    def missing() -> tuple[str, ...]:
+        conditions = {
+            "stopping": not stop.is_set(),
+            "certificate": credentials.loaded,
+            "cluster": state.synced or serving.is_set(),
+            "listening": serving.is_set(),
+        }
+        return tuple(name for name, holds in conditions.items() if not holds)
+
+    health = await Health(missing).serve(names.HEALTH_PORT)
+    async with connect() as api, asyncio.TaskGroup() as group:
+        state.mirror(api)
+        tasks = [
+            group.create_task(state.run_reflectors(), name="reflectors"),
+            group.create_task(state.run(), name="state"),
+            group.create_task(_serve(state, config, credentials, serving, stop), name="ads"),
+        ]
+        await stop.wait()
+        _log.info("stopping", drain_s=DRAIN_S)
+        await tasks.pop()
+        for task in tasks:
+            task.cancel()
+    health.close()
+
+
+async def _serve(
+    state: State, config: MeshConfig, credentials: ServerCredentials, serving: asyncio.Event, stop: asyncio.Event
+) -> None:
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    ready = asyncio.create_task(_prepared(state, credentials), name="prepare")
+    await asyncio.wait((stopped, ready), return_when=asyncio.FIRST_COMPLETED)
+    if not ready.done():
+        ready.cancel()
+        return
+    await ready
+    server = Server(state, TrustDomain.parse(config.trust_domain), credentials)
+    await server.start()
+    serving.set()
+    _log.info("serving", port=server.port, **state.world.counts())
+    # What is there now stays for good; without it every collection walks through the whole cluster.
+    gc.collect()
+    gc.freeze()
+    helpers = [
+        asyncio.create_task(server.sweep(), name="sweep"),
+        asyncio.create_task(credentials.watch(), name="certificate"),
+    ]
+    await stopped
+    await asyncio.sleep(DRAIN_S)
+    await server.stop()
+    for helper in helpers:
+        helper.cancel()
+
+
+async def _prepared(state: State, credentials: ServerCredentials) -> None:
+    """Returns when there is a certificate (the CA may still have to make it) and the whole cluster is known."""
+    said = ""
+    while not credentials.loaded:
+        try:
+            credentials.load()
+        except CredentialsError as error:
+            if str(error) != said:
+                _log.warning("waiting_for_certificate", error=str(error))
+            said = str(error)
+            await asyncio.sleep(_CERTIFICATE_RETRY_S)
+    await state.until_synced()
+
+
+def main() -> int:
+    configure_logs()
+    try:
+        config = parse_config(Path(os.environ.get("AUTOTLS_CONFIG", names.CONFIG_PATH)).read_bytes())
+        asyncio.run(run(config, CERTIFICATE_FOLDER))
+    except AutotlsError as error:
+        _log.error("stopped", error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""What one proxy has, and what it must be told: the delta protocol of xDS without any network.
+
+Source: envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol (incremental xDS). `now` is seconds that only grow.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
+
+from envoy.service.discovery.v3 import discovery_pb2
+
+from discovery.pins import LINGER_S
+from discovery.resources import (
+    CLUSTER,
+    ENDPOINTS,
+    LINGERING_TYPES,
+    LISTENER,
+    PUSH_ORDER,
+    WILDCARD_TYPES,
+    Resource,
+    response,
+)
+
+_WILDCARD: Final = "*"
+_NO_RESOURCES: Final[Mapping[tuple[str, str], Resource]] = {}
+
+
+class Sees(Protocol):
+    """The shared part of what a proxy is sent: a View of the catalog."""
+
+    def get(self, type_url: str, name: str) -> Resource | None: ...
+    def names(self, type_url: str) -> Iterable[str]: ...
+
+
+class Subscriber:
+    """One stream. `own` are resources that only this proxy has, by (type, name)."""
+
+    def __init__(self, view: Sees, own: Mapping[tuple[str, str], Resource] = _NO_RESOURCES) -> None:
+        self._view, self._own = view, own
+        self._wildcard: set[str] = set()
+        self._names: dict[str, set[str]] = {}
+        # Type → name → version; what the proxy holds as far as we know.
+        self._sent: dict[str, dict[str, str]] = {}
+        self._leaving: dict[tuple[str, str], float] = {}
+        # Clusters the proxy had and was sent anew: it needs their endpoints once more (see _repeat_endpoints).
+        self._warming: set[str] = set()
+        self._nonce = 0
+
+    @property
+    def next_due(self) -> float | None:
+        return min(self._leaving.values(), default=None)
+
+    def knows(self, type_url: str) -> bool:
+        """True once the proxy has asked for resources of that type."""
+        return type_url in self._sent
+
+    def on_request(self, request: discovery_pb2.DeltaDiscoveryRequest, now: float) -> list[bytes]:
+        """The answers to a request; none to an acknowledgement."""
+        type_url = request.type_url
+        first = type_url not in self._sent
+        sent = self._sent.setdefault(type_url, {})
+        names = self._names.setdefault(type_url, set())
+        added, dropped = set(request.resource_names_subscribe), set(request.resource_names_unsubscribe)
+        if first:
+            sent.update(request.initial_resource_versions)
+            if type_url in WILDCARD_TYPES and not added:
+                self._wildcard.add(type_url)
+        if _WILDCARD in added:
+            self._wildcard.add(type_url)
+        if _WILDCARD in dropped:
+            self._wildcard.discard(type_url)
+        added.discard(_WILDCARD)
+        names |= added
+        names -= dropped
+        for name in dropped:
+            sent.pop(name, None)
+            self._leaving.pop((type_url, name), None)
+        candidates = set(added)
+        if first:
+            candidates |= sent.keys()
+            if type_url in self._wildcard:
+                candidates.update(self._everything(type_url))
+        if first and type_url == ENDPOINTS:
+            for name in self._warming & sent.keys():
+                sent[name] = ""
+            self._warming.clear()
+        unknown = [name for name in added if name not in sent and self._get(type_url, name) is None]
+        updates = {}
+        updates[type_url], removals = self._differences(type_url, candidates, now)
+        self._repeat_endpoints(updates)
+        messages = self._send(type_url, updates.pop(type_url), removals + unknown)
+        for other, entries in updates.items():
+            messages += self._send(other, entries, [])
+        if first and not messages and type_url in self._wildcard:
+            # An answer, if an empty one, ends the proxy's wait for its first configuration.
+            messages = [self._message(type_url, [], [])]
+        return messages
+
+    def on_change(self, changed: Iterable[tuple[str, str]], now: float) -> list[bytes]:
+        """The messages after these (type, name) pairs have changed: additions first, removals last."""
+        by_type: dict[str, set[str]] = {}
+        for type_url, name in changed:
+            by_type.setdefault(type_url, set()).add(name)
+        updates: dict[str, list[Resource]] = {}
+        removals: dict[str, list[str]] = {}
+        for type_url, names in by_type.items():
+            if type_url in self._sent:
+                updates[type_url], removals[type_url] = self._differences(type_url, names, now)
+        self._repeat_endpoints(updates)
+        messages: list[bytes] = []
+        for type_url in PUSH_ORDER:
+            messages += self._send(type_url, updates.get(type_url, []), [])
+        for type_url in (LISTENER, *LINGERING_TYPES):
+            messages += self._send(type_url, [], removals.get(type_url, []))
+        return messages
+
+    def on_view(self, view: Sees, own: Mapping[tuple[str, str], Resource], now: float) -> list[bytes]:
+        """The messages after the proxy's mode, reach or own resources have changed."""
+        before, self._view, self._own = self._own, view, own
+        changed = {*before.keys(), *own.keys()}
+        for type_url, sent in self._sent.items():
+            names = {*sent, *self._names.get(type_url, ())}
+            if type_url in self._wildcard:
+                names.update(self._everything(type_url))
+            changed.update((type_url, name) for name in names)
+        return self.on_change(changed, now)
+
+    def on_time(self, now: float) -> list[bytes]:
+        """The removals that are due; `next_due` says when to ask."""
+        due: dict[str, list[str]] = {}
+        for (type_url, name), at in list(self._leaving.items()):
+            if at <= now:
+                del self._leaving[type_url, name]
+                self._sent.get(type_url, {}).pop(name, None)
+                due.setdefault(type_url, []).append(name)
+        # A cluster's endpoints go with it.
+        return self._send(CLUSTER, [], due.get(CLUSTER, [])) + self._send(ENDPOINTS, [], due.get(ENDPOINTS, []))
+
+    def _get(self, type_url: str, name: str) -> Resource | None:
+        return self._own.get((type_url, name)) or self._view.get(type_url, name)
+
+    def _everything(self, type_url: str) -> Iterable[str]:
+        yield from self._view.names(type_url)
+        yield from (name for kind, name in self._own if kind == type_url)
+
+    def _differences(self, type_url: str, names: Iterable[str], now: float) -> tuple[list[Resource], list[str]]:
+        sent = self._sent[type_url]
+        updates: list[Resource] = []
+        removals: list[str] = []
+        for name in names:
+            entry = self._get(type_url, name)
+            if entry is not None:
+                self._leaving.pop((type_url, name), None)
+                wanted = type_url in self._wildcard or name in self._names[type_url]
+                if wanted and sent.get(name) != entry.version:
+                    if type_url == CLUSTER and name in sent:
+                        self._warming.add(name)
+                    updates.append(entry)
+                    sent[name] = entry.version
+            elif name in sent:
+                if type_url in LINGERING_TYPES:
+                    self._leaving.setdefault((type_url, name), now + LINGER_S)
+                else:
+                    del sent[name]
+                    removals.append(name)
+        return updates, removals
+
+    def _repeat_endpoints(self, updates: dict[str, list[Resource]]) -> None:
+        """Endpoints again for every cluster that the proxy had and is sent anew, changed or not.
+
+        Envoy warms the changed cluster until it is given endpoints, but does not ask for names it subscribed to
+        before; without an answer it would go on with none after `initial_fetch_timeout`.
+        """
+        known = self._sent.get(ENDPOINTS)
+        if known is None:
+            return
+        listed = {entry.name for entry in updates.get(ENDPOINTS, [])}
+        for name in (self._warming & known.keys()) - listed:
+            if entry := self._get(ENDPOINTS, name):
+                known[name] = entry.version
+                updates.setdefault(ENDPOINTS, []).append(entry)
+        self._warming.clear()
+
+    def _send(self, type_url: str, updates: list[Resource], removals: list[str]) -> list[bytes]:
+        return [self._message(type_url, updates, removals)] if updates or removals else []
+
+    def _message(self, type_url: str, updates: list[Resource], removed: list[str]) -> bytes:
+        self._nonce += 1
+        return response(type_url, str(self._nonce), updates, removed)

@@ -1,0 +1,38 @@
+"""Errors of discovery.
+
+    AutotlsError
+    └── DiscoveryError
+        ├── PeerError          who is calling cannot be told, or asks for another's configuration
+        └── CredentialsError   the serving certificate's files are unusable
+"""
+
+from enum import StrEnum
+
+from mesh.errors import AutotlsError
+
+
+class DiscoveryError(AutotlsError):
+    """The base of this room's errors."""
+
+
+class Refusal(StrEnum):
+    """Why a stream was refused; a metric's label."""
+
+    NO_CERTIFICATE = "no_certificate"
+    FOREIGN_IDENTITY = "foreign_identity"
+    UNKNOWN_ADDRESS = "unknown_address"
+    OTHER_IDENTITY = "other_identity"
+    OTHER_POD = "other_pod"
+
+
+class PeerError(DiscoveryError):
+    """A stream is refused; `refusal` says why, `retry` whether the same proxy may succeed a little later."""
+
+    def __init__(self, refusal: Refusal, message: str, *, retry: bool = False) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+        self.retry = retry
+
+
+class CredentialsError(DiscoveryError):
+    """The serving certificate's files are no certificate and key that belong together. Never contains their content."""

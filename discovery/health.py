@@ -1,0 +1,58 @@
+"""Health and metrics on their own port, without TLS: for the kubelet and Prometheus.
+
+A few lines over asyncio instead of a web framework: discovery needs none otherwise, and each replica would carry it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+_MAX_REQUEST_BYTES: Final = 8192
+_REQUEST_S: Final = 5.0
+
+
+class Health:
+    """`/healthz` (the loop turns), `/readyz` (`missing` says what keeps it from being ready), `/metrics`."""
+
+    def __init__(self, missing: Callable[[], tuple[str, ...]]) -> None:
+        self._missing = missing
+
+    async def serve(self, port: int, host: str = "") -> asyncio.Server:
+        """A listening server of both families; close it to stop."""
+        return await asyncio.start_server(self._answer, host or None, port, limit=_MAX_REQUEST_BYTES)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(_REQUEST_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self.respond(head))
+                await writer.drain()
+        writer.close()
+
+    def respond(self, head: bytes) -> bytes:
+        """The whole answer to a request's head."""
+        method, path, *_ = [*head.split(b"\r\n", 1)[0].decode("latin-1").split(" "), "", ""]
+        if method not in ("GET", "HEAD"):
+            return _response("405 Method Not Allowed", b"")
+        match path.partition("?")[0]:
+            case "/healthz":
+                return _response("200 OK", b"ok\n")
+            case "/readyz":
+                missing = self._missing()
+                if missing:
+                    return _response("503 Service Unavailable", f"not ready: {', '.join(missing)}\n".encode())
+                return _response("200 OK", b"ok\n")
+            case "/metrics":
+                return _response("200 OK", generate_latest(), CONTENT_TYPE_LATEST)
+            case _:
+                return _response("404 Not Found", b"")
+
+
+def _response(status: str, body: bytes, content_type: str = "text/plain; charset=utf-8") -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("latin-1") + body
