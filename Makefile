@@ -76,6 +76,10 @@ bin: venv ## print a folder with autotls, kubectl, helm and ctr for PATH
 load: venv ## import an image into the node: make load ARCHIVE=image.tar
 	@$(PYTHON) -m cluster load "$(ARCHIVE)"
 
+.PHONY: manifest
+manifest: venv ## render the manifests that `autotls install` uses where there is no helm
+	@PATH="$$($(MAKE) -s bin):$$PATH" $(PYTHON) -m cli.manifest
+
 .PHONY: images
 images: venv ## build the container images and print their sizes (docker, podman or buildah)
 	@$(PYTHON) -m images

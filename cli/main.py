@@ -4,6 +4,7 @@ Subcommands are imported when they are called: the Kubernetes client alone costs
 """
 
 import importlib
+import os
 import sys
 from typing import Final
 
@@ -59,6 +60,9 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of `autotls <arguments>`; whatever happens is told on stderr, never as a traceback."""
     debug = "--debug" in arguments
+    if "_AUTOTLS_COMPLETE" in os.environ:
+        # The shell's completion script asks: click answers on stdout and exits.
+        cli.main(args=[], prog_name="autotls", complete_var="_AUTOTLS_COMPLETE")
     try:
         code = cli.main(args=arguments, prog_name="autotls", standalone_mode=False)
     except click.exceptions.Exit as stop:

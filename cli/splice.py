@@ -87,8 +87,19 @@ def append_items(text: str, node: yaml.SequenceNode, new: Sequence[Any]) -> Edit
     at = at if at == document.line_start(text, at) else document.next_line(text, at)
     if at == document.line_start(text, at):
         return Edit(at, at, block)
+    if _is_block_scalar(last):
+        raise SpliceError("the file ends within a block scalar", hint="end its last line with a line break")
     # The last line of the file has no line break: ours must not end in one either.
     return Edit(at, at, document.newline(text) + block[: -len(document.newline(text))])
+
+
+def _is_block_scalar(node: Any) -> bool:
+    """Whether the last scalar in `node` is one whose value a further line break would change."""
+    while isinstance(node, yaml.CollectionNode):
+        parts = cast(list[Any], cast(Any, node).value)
+        last: Any = parts[-1] if parts else None
+        node = cast(Any, last)[1] if isinstance(last, tuple) else last
+    return isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
 
 
 def replace_empty(text: str, key: yaml.Node, value: yaml.Node, new: Mapping[str, Any] | Sequence[Any]) -> Edit:

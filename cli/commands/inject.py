@@ -77,7 +77,7 @@ def _namespaces(read: tuple[Source, ...]) -> set[str]:
     return found
 
 
-def _state(target: Target, used: set[str], *, ignore_cluster: bool, config_file: str | None):
+def _state(target: Target, used: set[str], *, ignore_cluster: bool, config_file: str | None) -> "MeshState":
     from cli.installation import MeshState, ask_cluster
 
     state = MeshState(MeshConfig(), {}, "") if ignore_cluster else ask_cluster(target, used)
