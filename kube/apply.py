@@ -57,8 +57,9 @@ async def apply(
 ) -> bytes:
     """Server-side apply; the object as it is afterwards. Applying the same again writes nothing.
 
-    With metadata.resourceVersion in `obj` it holds only for that version. Raises ConflictError for another version,
-    and without `force` for fields of another manager (the message names them); else ApiError.
+    With metadata.resourceVersion in `obj` it holds only for that version; put metadata.uid beside it, because the API
+    server lets a version alone create an object that is gone (seen on 1.37). Raises ConflictError for another version
+    or uid, and without `force` for fields of another manager (the message names them); else ApiError.
     """
     query: Query = (("fieldManager", manager), ("force", "true" if force else "false"))
     if dry_run:

@@ -15,14 +15,14 @@ from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
 from kube.config import load_configuration
-from kube.errors import ApiError, UnreachableError, error_from_body
+from kube.errors import TIMED_OUT, ApiError, UnreachableError, error_from_body
 from kube.metrics import REQUESTS
 
 Query = Sequence[tuple[str, str]]
 
 CONNECT_TIMEOUT_S: Final = 10.0
-# The API server sends a bookmark about once a minute (cacher.go: defaultBookmarkFrequency), so a watch that is
-# silent for longer sits on a dead connection: without this it would stay there until its full lifetime is over.
+# The API server sends a bookmark about once a minute when anything happens (cacher.go: defaultBookmarkFrequency), so
+# a watch that is silent for longer may sit on a dead connection, where it would stay until its lifetime is over.
 WATCH_IDLE_TIMEOUT_S: Final = 90.0
 USER_AGENT: Final = "autotls"
 
@@ -171,7 +171,7 @@ async def _check(response: aiohttp.ClientResponse, verb: str, path: str) -> None
 
 def _unreachable(verb: str, path: str, error: BaseException) -> ApiError:
     REQUESTS.labels(verb, "0").inc()
-    reason = "Timeout" if isinstance(error, TimeoutError) else type(error).__name__
+    reason = TIMED_OUT if isinstance(error, TimeoutError) else type(error).__name__
     return UnreachableError(reason, f"{verb} {path}: {error}".rstrip(": "))
 
 

@@ -29,6 +29,8 @@ from mesh.errors import AutotlsError
 from mesh.pod import Wire
 
 MAX_TEXT: Final = 400
+# The reason of an UnreachableError when the time was up.
+TIMED_OUT: Final = "Timeout"
 
 # PEM blocks, and runs of base64 that are longer than any name, hash or token id.
 _MATERIAL: Final = re.compile(r"-----BEGIN.*?(?:-----END[^-]*-----|$)|[A-Za-z0-9+/=_-]{100,}", re.DOTALL)

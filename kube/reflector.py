@@ -3,8 +3,8 @@
 What it promises:
 - `store` is never emptied by a fault: while the API server is away it keeps what was last known.
 - `on_change` is called once for every object that really changed (its resourceVersion did), also after a relist.
-- It never asks more often than its back-off allows, whatever the API server does: a watch that brought nothing
-  counts as a failure, so a server that closes every watch at once cannot make it spin.
+- It never asks more often than its back-off allows, whatever the API server does: a watch that ends early and brought
+  nothing counts as a failure, so a server that closes every watch at once cannot make it spin.
 - An object that does not fit the projection keeps its last known state and is counted; the others are unaffected.
 """
 
@@ -19,7 +19,15 @@ import msgspec
 import structlog
 
 from kube.client import Api
-from kube.errors import ApiError, GoneError, Status, TooManyRequestsError, UnreachableError, error_from_status
+from kube.errors import (
+    TIMED_OUT,
+    ApiError,
+    GoneError,
+    Status,
+    TooManyRequestsError,
+    UnreachableError,
+    error_from_status,
+)
 from kube.kinds import Bare, HasMetadata, ListMeta, key_of
 from kube.metrics import RELISTS, UNDECODABLE, WATCH_RESTARTS
 from kube.read import PAGE_SIZE, selectors, snapshot
@@ -31,6 +39,8 @@ T = TypeVar("T", bound=HasMetadata)
 WATCH_SECONDS: Final = 300
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_LAST_S: Final = 30.0
+# A watch that lived this long was no failure, even if nothing happened meanwhile.
+STEADY_S: Final = 10.0
 
 _log: Final = structlog.get_logger("kube.reflector")
 
@@ -99,27 +109,27 @@ class Reflector(Generic[T]):
                 if not self._version:
                     await self._relist()
                 await self._watch()
-                self._ended("ended", "")
+                self._ended("ended")
             except GoneError as error:
                 self._version = ""
-                self._ended("expired", str(error))
+                self._ended("expired", error)
             except (ApiError, msgspec.DecodeError) as error:
                 # A server that did not answer will know our version when it is back (it lives in etcd); after any
                 # other answer, 504 "too large resource version" of a restored backup included, only a list is safe.
                 if not isinstance(error, UnreachableError | TooManyRequestsError):
                     self._version = ""
-                self._ended("failed", str(error))
+                self._ended("failed", error)
             if self._failures:
                 await self._sleep(self._delay())
 
-    def _ended(self, cause: str, error: str) -> None:
+    def _ended(self, cause: str, error: Exception | None = None) -> None:
         self.watch_restarts += 1
         WATCH_RESTARTS.labels(self._path, cause).inc()
         self._failures += 1
-        if error:
+        if error is not None:
             self.healthy_since = None
-            self.last_error = error
-            _log.warning("watch_interrupted", resource=self._path, cause=cause, error=error, failures=self._failures)
+            self.last_error = str(error)
+            _log.warning("watch_interrupted", resource=self._path, cause=cause, error=str(error))
 
     def _delay(self) -> float:
         """1 s, 2 s, 4 s ... 30 s, each shortened by up to a half."""
@@ -170,10 +180,20 @@ class Reflector(Generic[T]):
             ("allowWatchBookmarks", "true"),
             ("timeoutSeconds", str(seconds)),
         )
-        # 30 s more than the server was told: the client's own limit is only for a server that does not keep it.
-        async with self._api.lines(self._path, query=query, timeout_s=seconds + 30) as lines:
-            self.healthy_since = self._clock()
-            await self._follow(lines)
+        started = self._clock()
+        try:
+            # 30 s more than the server was told: the client's own limit is for a server that does not keep it.
+            async with self._api.lines(self._path, query=query, timeout_s=seconds + 30) as lines:
+                if self.healthy_since is None:
+                    self.healthy_since = self._clock()
+                await self._follow(lines)
+        except UnreachableError as error:
+            # Silence. The connection may be dead or the resource quiet (etcd without progress notifications gives the
+            # API server no bookmark to send): a new watch from the same version finds out and loses nothing.
+            if error.reason != TIMED_OUT or self._clock() - started < STEADY_S:
+                raise
+        if self._clock() - started >= STEADY_S:
+            self._progress()
 
     async def _follow(self, lines: AsyncIterator[bytes]) -> None:
         async for line in lines:

@@ -75,6 +75,10 @@ class FakeApi:
         """Breaks every open watch."""
         self._tell("broken")
 
+    def time_out_watches(self) -> None:
+        """Ends every open watch as the client does after a long silence."""
+        self._tell("silent")
+
     def bookmark(self) -> None:
         self._tell("bookmark")
 
@@ -154,6 +158,8 @@ class FakeApi:
                 return
             if item == "broken":
                 raise errors.UnreachableError("ClientPayloadError", "the connection broke")
+            if item == "silent":
+                raise errors.UnreachableError(errors.TIMED_OUT, "nothing came for long")
             if isinstance(item, str):
                 if options.get("allowWatchBookmarks") == "true":
                     yield self._bookmark_line(target)
@@ -210,8 +216,9 @@ class FakeApi:
         current = self.objects.get(target)
         if current is None:
             self._admit_create(target)
-            if obj.get("metadata", {}).get("resourceVersion"):
-                raise errors.ConflictError(409, "Conflict", "the object has been deleted")
+            # As the real one (1.37): a resourceVersion of something that is gone does not matter, a uid does.
+            if obj.get("metadata", {}).get("uid"):
+                raise errors.ConflictError(409, "Conflict", "uid mismatch: no existing object was found")
         else:
             self._check_preconditions(current, obj.get("metadata", {}))
         owners = copy.deepcopy(self._owners.get(target, {}))

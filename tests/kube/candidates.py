@@ -52,6 +52,8 @@ class Line:
     def lines(
         self, path: str, *, query: Query = (), timeout_s: float
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        if self.error is not None:
+            raise self.error
         return self._api.lines(path, query=query, timeout_s=timeout_s)
 
 

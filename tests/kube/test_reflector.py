@@ -203,6 +203,19 @@ def test_watches_that_end_without_a_word_do_not_make_it_spin() -> None:
     play(scene)
 
 
+def test_a_quiet_watch_that_the_client_gives_up_is_continued_at_once_and_is_no_fault() -> None:
+    async def scene(mirror: Mirror) -> None:
+        for _ in range(10):
+            await asyncio.sleep(90)
+            mirror.api.time_out_watches()
+        await asyncio.sleep(0.1)
+        assert mirror.api.open_watches == 1
+        assert mirror.reflector.relists == 1
+        assert mirror.reflector.last_error == ""
+
+    play(scene)
+
+
 def test_a_watch_that_lives_its_time_is_continued_at_once() -> None:
     async def scene(mirror: Mirror) -> None:
         await asyncio.sleep(299)
