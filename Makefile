@@ -83,3 +83,12 @@ manifest: venv ## render the manifests that `autotls install` uses where there i
 .PHONY: images
 images: venv ## build the container images and print their sizes (docker, podman or buildah)
 	@$(PYTHON) -m images
+
+##### Recorded admission reviews.
+
+.PHONY: record-fixtures goldens
+record-fixtures: venv ## record admission reviews of real API servers, newest and older (builds what is missing)
+	@$(PYTHON) -m tests.fixtures.admission.record $(KUBE_VERSIONS)
+
+goldens: venv ## rewrite the golden answers to the recorded reviews; read the diff
+	@$(PYTHON) -m tests.fixtures.admission.goldens

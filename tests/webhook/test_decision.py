@@ -46,7 +46,7 @@ def test_pod_in_an_opted_in_namespace_is_injected() -> None:
             None,
             False,
             SkipReason.NOT_OPTED_IN,
-            id="a label that means nothing opts nobody in",
+            id="nor does it opt in",
         ),
         pytest.param(
             None, {names.INJECT_LABEL: "Enabled"}, False, SkipReason.NOT_OPTED_IN, id="values are case sensitive"
@@ -94,13 +94,11 @@ NATIVE_SIDECAR = container(names.PROXY_CONTAINER, restartPolicy="Always")
             {"initContainers": [container(names.PROXY_CONTAINER)]}, SkipReason.NAME_CLASH, id="plain init of our name"
         ),
         pytest.param({"containers": [container(names.PROXY_CONTAINER)]}, SkipReason.NAME_CLASH, id="app of our name"),
-        pytest.param(
-            {"initContainers": [container(names.INIT_CONTAINER)]}, SkipReason.NAME_CLASH, id="init of our name"
-        ),
+        pytest.param({"initContainers": [container(names.INIT_CONTAINER)]}, SkipReason.NAME_CLASH, id="init named so"),
         pytest.param(
             {"volumes": [{"name": names.IDENTITY_VOLUME, "emptyDir": {}}]},
             SkipReason.NAME_CLASH,
-            id="volume of our name",
+            id="volume so",
         ),
         pytest.param({"securityContext": {"runAsUser": 2102}}, SkipReason.UID_CLASH, id="pod runs as the proxy's uid"),
         pytest.param(
@@ -111,12 +109,8 @@ NATIVE_SIDECAR = container(names.PROXY_CONTAINER, restartPolicy="Always")
             SkipReason.UID_CLASH,
             id="init container does",
         ),
-        pytest.param(
-            {"containers": [container(ports=[{"containerPort": 15100}])]}, SkipReason.PORT_CLASH, id="first port"
-        ),
-        pytest.param(
-            {"containers": [container(ports=[{"containerPort": 15199}])]}, SkipReason.PORT_CLASH, id="last port"
-        ),
+        pytest.param({"containers": [container(ports=[{"containerPort": 15100}])]}, SkipReason.PORT_CLASH, id="first"),
+        pytest.param({"containers": [container(ports=[{"containerPort": 15199}])]}, SkipReason.PORT_CLASH, id="last"),
         pytest.param(
             {"initContainers": [container("i", restartPolicy="Always", ports=[{"containerPort": 15108}])]},
             SkipReason.PORT_CLASH,
@@ -135,14 +129,12 @@ def test_pod_that_cannot_be_injected_is_skipped(fields: dict[str, Any], expected
     "fields",
     [
         pytest.param({"labels": {names.MESH_LABEL: "autotls"}}, id="forged mesh label"),
-        pytest.param(
-            {"containers": [container(ports=[{"containerPort": port} for port in (15099, 15200)])]}, id="ports beside"
-        ),
+        pytest.param({"containers": [container(ports=[{"containerPort": n} for n in (15099, 15200)])]}, id="beside"),
         pytest.param({"securityContext": {"runAsUser": 2101}}, id="another uid"),
         pytest.param({"os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "linux"}}, id="Linux said"),
         pytest.param({"hostNetwork": False}, id="no host network said"),
         pytest.param(
-            {"hostPID": True, "hostIPC": True, "hostUsers": False, "shareProcessNamespace": True}, id="namespaces"
+            {"hostPID": True, "hostIPC": True, "hostUsers": False, "shareProcessNamespace": True}, id="shared"
         ),
         pytest.param({"automountServiceAccountToken": False}, id="no token"),
         pytest.param({"restartPolicy": "Never"}, id="a Job's pod"),
@@ -187,9 +179,7 @@ def test_a_pod_nobody_asked_for_is_not_reported_as_broken() -> None:
         ("restricted", "privileged", False),
         (None, "baseline", False),
         (None, "restricted", False),
-        pytest.param(
-            "restrictd", "privileged", False, id="a level that is none counts as restricted, as in PodSecurity"
-        ),
+        pytest.param("restrictd", "privileged", False, id="no level counts as restricted"),
     ],
 )
 def test_redirect_is_left_out_where_pod_security_refuses_net_admin(
