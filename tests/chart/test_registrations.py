@@ -14,6 +14,7 @@ from mesh.config import MeshConfig, Mode
 from mesh.pod import Container, Namespace, ObjectMeta, Pod, PodSpec
 from mesh.settings import settings_for
 from tests.chart.chart import NAMESPACE, render, selects
+from webhook.app import MUTATE_PATH, STRICT_PATH
 from webhook.decision import Skip, decide
 
 INJECT: Final = (None, "enabled", "disabled", "garbage")
@@ -126,7 +127,7 @@ def test_each_registration_fails_the_way_its_mode_says() -> None:
         assert entry["clientConfig"]["service"] == {
             "name": names.WEBHOOK,
             "namespace": NAMESPACE,
-            "path": "/mutate",
+            "path": {"optional": MUTATE_PATH, "strict": STRICT_PATH}[mode],
             "port": 443,
         }
         assert [rule["operations"] for rule in entry["rules"]] == [["CREATE"]]

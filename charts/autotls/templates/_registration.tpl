@@ -18,7 +18,8 @@ A label with a value that means nothing counts as absent, as in webhook/decision
     service:
       name: autotls-webhook
       namespace: {{ $root.Release.Namespace }}
-      path: /mutate
+      # The strict path tells the webhook to refuse when it cannot even read the review (webhook/app.py).
+      path: {{ ternary "/mutate" "/mutate/strict" (eq $mode "optional") }}
       port: 443
   failurePolicy: {{ ternary "Ignore" "Fail" (eq $mode "optional") }}
   matchPolicy: Equivalent
