@@ -42,10 +42,14 @@ def echoes(connection: ssl.SSLSocket, data: bytes = b"hello") -> bool:
     return connection.recv(100) == data
 
 
+@pytest.mark.parametrize("folder", ["empty", "as the kubelet leaves it when an optional Secret is missing"])
 def test_without_files_the_pod_is_ready_and_refuses_and_late_files_are_picked_up(
-    make_pod: Callable[..., Pod], server: Network, dial: Dial, authority: Authority
+    make_pod: Callable[..., Pod], server: Network, dial: Dial, authority: Authority, folder: str
 ) -> None:
-    pod = make_pod().start()
+    pod = make_pod()
+    if folder != "empty":
+        swap_identity(pod.identity, {})
+    pod.start()
     envoy = pod.envoy_pid
     mine, other = authority.leaf(spiffe("server")), authority.leaf(spiffe("client"))
     with App(server, server.ipv4, 8080) as app:

@@ -93,6 +93,17 @@ def test_http_goes_through_and_carries_the_callers_verified_identity(
         assert b"forged" not in request
 
 
+def test_http2_without_tls_of_its_own_stays_http2(pod: Pod, server: Network, dial: Dial) -> None:
+    def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+        return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+    # RFC 7541: indexed :method GET, :scheme http, :path /, and a literal :authority "app".
+    headers = b"\x82\x86\x84\x01\x03app"
+    with App(server, server.ipv4, APP_PORT) as app, dial(server.ipv4, alpn="autotls-http") as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 0x5, 1, headers))
+        eventually(lambda: app.requests and app.requests[0].startswith(b"PRI * HTTP/2.0"))
+
+
 def test_a_server_that_speaks_first_is_heard_at_once(pod: Pod, server: Network, dial: Dial) -> None:
     with App(server, server.ipv4, 3306, greeting=b"5.7 ready"), dial(server.ipv4, "3306") as connection:
         assert connection.recv(100) == b"5.7 ready"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import ssl
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,28 @@ def test_sigterm_does_not_wait_longer_than_the_drain_time(
         pod.terminate()
         assert pod.exit_status() == 0
     assert "event=drain_ended connections=1" in pod.log()
+
+
+def test_sigterm_does_not_wait_for_idle_connections_of_peers_to_an_app_that_is_gone(
+    make_pod: Callable[..., Pod], server: Network, client: Network, authority: Authority, tmp_path: Path
+) -> None:
+    pod = make_pod(AUTOTLS_DRAIN_SECONDS="3600")
+    swap_identity(pod.identity, authority.leaf(spiffe("server")).files())
+    pod.start()
+    with mutual_tls(client, server, authority, tmp_path, "autotls-http") as idle:
+        with App(server, server.ipv4, 8080, http=True):
+            idle.sendall(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+            assert idle.recv(1000).startswith(b"HTTP/1.1 200")
+        pod.terminate()
+        assert pod.exit_status() == 0
+
+
+def test_orphans_of_commands_run_in_the_container_are_reaped(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod().start()
+    enter = ["nsenter", f"--target={pod.main_pid}", "--pid", "--mount", "sh", "-c", "(sleep 0 & sleep 0 &)"]
+    for _ in range(3):
+        subprocess.run(enter, check=True, timeout=30)
+    eventually(lambda: pod.children() == [pod.envoy_pid])
 
 
 def test_wait_returns_once_envoy_serves(make_pod: Callable[..., Pod]) -> None:
