@@ -13,7 +13,7 @@ from images.spec import Download
 PYTHON: Final = "3.11"
 """Debian bookworm's; the image's wheels are for this one, whatever Python runs the build."""
 
-_GLIBC: Final = ("manylinux_2_36", "manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")
+_GLIBC: Final = (*(f"manylinux_2_{minor}" for minor in range(36, 16, -1)), "manylinux2014")
 """Platforms that bookworm (glibc 2.36) can run; pip takes a list literally and implies none from another."""
 _HINT: Final = "check that pip can download packages here"
 
