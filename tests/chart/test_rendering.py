@@ -229,3 +229,15 @@ def test_every_policy_is_bound_and_denies() -> None:
     for policy in policies:
         [condition] = policy["spec"]["matchConditions"]
         assert condition["expression"] == "request.userInfo.username == 'system:serviceaccount:autotls:autotls-ca'"
+
+
+def test_external_root_and_issuer_are_not_among_what_the_ca_may_write() -> None:
+    def own(*values: str) -> str:
+        policy = render(*values).get("ValidatingAdmissionPolicy", "autotls-ca-secrets")
+        return next(item["expression"] for item in policy["spec"]["variables"] if item["name"] == "isControlPlane")
+
+    assert f"'{names.ROOT_SECRET}', '{names.ISSUER_SECRET}'" in own()
+    external = own("--set=identity.externalIssuer=true")
+    assert names.ROOT_SECRET not in external
+    assert names.ISSUER_SECRET not in external
+    assert f"'{names.WEBHOOK_TLS_SECRET}'" in external
