@@ -9,10 +9,11 @@ Admission webhooks are reached by `url: https://127.0.0.1:PORT/…`.
 """
 
 import datetime
+import random
 import socket
 import subprocess
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -148,11 +149,22 @@ def _end(table: ProcessTable) -> None:
     end(table.all(), grace_s=0)
 
 
+# Below the ports that the kernel gives to outgoing connections (ip_local_port_range, from 32768): a client's socket
+# must not sit on the API server's port while that is restarted.
+_PORTS: Final = range(20000, 32000)
+
+
 def _free_ports() -> Ports:
     """Three ports that were free a moment ago, held together so that they differ."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-        for bound in sockets:
-            bound.bind(("127.0.0.1", 0))
-        api, etcd, peer = (int(bound.getsockname()[1]) for bound in sockets)
+        api, etcd, peer = (_free_port(stack) for _ in range(3))
     return Ports(api=api, etcd=etcd, etcd_peer=peer)
+
+
+def _free_port(stack: ExitStack) -> int:
+    for port in random.sample(_PORTS, 50):
+        bound = stack.enter_context(socket.socket())
+        with suppress(OSError):
+            bound.bind(("127.0.0.1", port))
+            return port
+    raise StartError("none of 50 ports on 127.0.0.1 was free", hint="look for programs that listen with `ss -tln`")
