@@ -64,9 +64,15 @@ class _Envelope(Wire, frozen=True):
     request: _Request
 
 
-class _OtherRequest(_Request, frozen=True):
-    # Read only when a typed decode failed: whatever it is, it may be something that is not our business.
-    object: msgspec.Raw | None = None  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
+class _OtherRequest(Wire, frozen=True):
+    """Read only when a typed decode failed: whatever the object is, it may be none of our business."""
+
+    uid: str
+    kind: _Kind = _Kind()
+    sub_resource: str = ""
+    operation: str = ""
+    namespace: str = ""
+    dry_run: bool | None = None
 
 
 class _OtherEnvelope(Wire, frozen=True):
@@ -142,7 +148,7 @@ def _check_envelope(api_version: str, kind: str, uid: str) -> None:
         raise ReviewError("request.uid is empty - at `$.request.uid`")
 
 
-def _review(request: _Request, pod: Pod | None) -> Review:
+def _review(request: _Request | _OtherRequest, pod: Pod | None) -> Review:
     subject = "/".join(part for part in (request.operation, request.kind.kind, request.sub_resource) if part)
     namespace = request.namespace or (pod.metadata.namespace if pod else "")
     return Review(request.uid, namespace, pod, bool(request.dry_run), subject)

@@ -39,6 +39,10 @@ class TrustDomain:
 
         Raises SpiffeIdError if either part is not a valid path segment.
         """
+        for part in (namespace, service_account):
+            # Two segments in one part would name somebody else's path.
+            if "/" in part:
+                raise SpiffeIdError(f"{part!r} is not a path segment of a SPIFFE ID", hint="it contains '/'")
         return SpiffeId.parse(f"{_SCHEME}{self.name}/ns/{namespace}/sa/{service_account}")
 
     def __str__(self) -> str:
