@@ -19,8 +19,8 @@ from kube.client import connect
 from mesh import names
 from mesh.config import MeshConfig, parse_config
 from mesh.errors import AutotlsError
-from mesh.logs import configure_logs
 from mesh.spiffe import TrustDomain
+from webhook.logs import configure_logs
 
 CERTIFICATE_FOLDER: Final = Path("/var/run/secrets/autotls.io/discovery")
 # From "not ready" to the last proxy having been told by its DNS or kube-proxy that this replica is gone.

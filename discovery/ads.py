@@ -8,12 +8,12 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import structlog
-from envoy.service.discovery.v3 import discovery_pb2
 
 from discovery.credentials import ServerCredentials
 from discovery.errors import PeerError, Refusal
 from discovery.metrics import PUSHED, REFUSED, REJECTED, STREAMS, STREAMS_OPENED, short
 from discovery.peers import authenticate, identity_in, peer_address
+from discovery.requests import Request, parse_request
 from discovery.snapshot import PodFacts
 from discovery.state import State
 from discovery.streams import Stream, Streams
@@ -59,6 +59,7 @@ class Server:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state, self._trust_domain, self._clock = state, trust_domain, clock
+        self.credentials = credentials
         self.streams = Streams(state)
         self._initial = asyncio.Semaphore(INITIAL_SYNCS)
         self._server = grpc.aio.server(options=_OPTIONS)
@@ -82,7 +83,7 @@ class Server:
                 if due is not None and due <= now:
                     stream.wake.set()
 
-    async def _delta(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _delta(self, requests: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         try:
             stream, first = await self._open(requests, context)
         except PeerError as error:
@@ -104,8 +105,8 @@ class Server:
             STREAMS.dec()
 
     async def _open(
-        self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> tuple[Stream, discovery_pb2.DeltaDiscoveryRequest]:
+        self, requests: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> tuple[Stream, Request]:
         address = peer_address(context.peer())
         (pem,) = context.auth_context().get("x509_pem_cert") or (b"",)
         identity = identity_in(bytes(pem), self._trust_domain)
@@ -114,9 +115,8 @@ class Server:
                 first = await anext(requests)
         except (TimeoutError, StopAsyncIteration):
             raise PeerError(Refusal.OTHER_POD, f"{address} did not say which proxy it is", retry=True) from None
-        pod = await self._pod(identity, address, first.node.id)
-        claimed = first.node.metadata.fields["mode"].string_value if first.node.HasField("metadata") else ""
-        mode = Mode.STRICT if claimed == Mode.STRICT.value else Mode.OPTIONAL
+        pod = await self._pod(identity, address, first.node_id)
+        mode = Mode.STRICT if first.mode == Mode.STRICT.value else Mode.OPTIONAL
         return Stream(pod, identity, address, mode, self._state), first
 
     async def _pod(self, identity: str, address: str, node_id: str) -> PodFacts:
@@ -133,17 +133,17 @@ class Server:
             except TimeoutError:
                 continue
 
-    async def _read(self, requests: AsyncIterator[Any], stream: Stream) -> None:
+    async def _read(self, requests: AsyncIterator[Request], stream: Stream) -> None:
         try:
             async for request in requests:
-                if request.HasField("error_detail"):
+                if request.rejected:
                     # The proxy keeps what it had. The message names fields of the configuration, never a secret.
                     REJECTED.labels(short(request.type_url)).inc()
                     _log.error(
                         "resources_rejected",
                         pod=stream.pod_key,
                         type=short(request.type_url),
-                        error=request.error_detail.message[:1000],
+                        error=request.rejected,
                     )
                 stream.ask(request)
         finally:
@@ -180,7 +180,7 @@ class _Handler(grpc.GenericRpcHandler):
     def __init__(self, delta: Callable[..., Any]) -> None:
         self._delta = grpc.stream_stream_rpc_method_handler(
             delta,
-            request_deserializer=discovery_pb2.DeltaDiscoveryRequest.FromString,
+            request_deserializer=parse_request,
             response_serializer=_as_it_is,
         )
 

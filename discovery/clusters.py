@@ -4,13 +4,21 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
-from envoy.config.core.v3 import config_source_pb2, extension_pb2, protocol_pb2
-from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2
-from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
-from envoy.type.v3 import percent_pb2
-from google.protobuf import any_pb2, duration_pb2, struct_pb2, wrappers_pb2
-
+from discovery.api import (
+    Message,
+    circuit_breaker_pb2,
+    cluster_pb2,
+    config_source_pb2,
+    duration_pb2,
+    extension_pb2,
+    http_protocol_options_pb2,
+    outlier_detection_pb2,
+    percent_pb2,
+    preserve_case_pb2,
+    protocol_pb2,
+    struct_pb2,
+    wrappers_pb2,
+)
 from discovery.tls import MATCH_KEY, MATCH_VALUE, Mode, packed, upstream_tls
 
 # Short, because a NetworkPolicy that forgets 15108 drops packets: the fallback starts when this is over.
@@ -22,11 +30,11 @@ _NO_LIMIT: Final = 4294967295
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def u32(value: int) -> wrappers_pb2.UInt32Value:
+def u32(value: int) -> Message:
     return wrappers_pb2.UInt32Value(value=value)
 
 
-def build_cluster(name: str, identities: Iterable[str], mode: Mode) -> cluster_pb2.Cluster:
+def build_cluster(name: str, identities: Iterable[str], mode: Mode) -> Message:
     """A cluster whose endpoints decide one by one, by their metadata, whether they are dialled by TLS."""
     cluster = cluster_pb2.Cluster(
         name=name,
@@ -50,7 +58,7 @@ def build_cluster(name: str, identities: Iterable[str], mode: Mode) -> cluster_p
     return cluster
 
 
-def _ads() -> config_source_pb2.ConfigSource:
+def _ads() -> Message:
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.V3,
@@ -58,7 +66,7 @@ def _ads() -> config_source_pb2.ConfigSource:
     )
 
 
-def _no_limits() -> circuit_breaker_pb2.CircuitBreakers:
+def _no_limits() -> Message:
     # Envoy's default (1,024) would refuse what works without a mesh.
     limits = circuit_breaker_pb2.CircuitBreakers.Thresholds(
         max_connections=u32(_NO_LIMIT),
@@ -69,7 +77,7 @@ def _no_limits() -> circuit_breaker_pb2.CircuitBreakers:
     return circuit_breaker_pb2.CircuitBreakers(thresholds=[limits])
 
 
-def _balancing() -> cluster_pb2.Cluster.CommonLbConfig:
+def _balancing() -> Message:
     return cluster_pb2.Cluster.CommonLbConfig(
         healthy_panic_threshold=percent_pb2.Percent(value=PANIC_PERCENT),
         # The default gathers changes for a second; an ejected peer must be seen at once, or the retries miss it.
@@ -83,7 +91,7 @@ def _balancing() -> cluster_pb2.Cluster.CommonLbConfig:
 PANIC_PERCENT: Final = 1
 
 
-def _fall_back() -> outlier_detection_pb2.OutlierDetection:
+def _fall_back() -> Message:
     """One failed connect or handshake takes an address out, so that the next priority (plaintext) is used.
 
     Only what happened on our side counts: answers of the app, 5xx included, never do.
@@ -105,7 +113,7 @@ def _fall_back() -> outlier_detection_pb2.OutlierDetection:
 
 
 @lru_cache(maxsize=1)
-def preserve_case() -> protocol_pb2.Http1ProtocolOptions.HeaderKeyFormat:
+def preserve_case() -> Message:
     """Header names as they were written; HTTP/1 codecs lower them otherwise, and some old servers care."""
     return protocol_pb2.Http1ProtocolOptions.HeaderKeyFormat(
         stateful_formatter=extension_pb2.TypedExtensionConfig(
@@ -116,7 +124,7 @@ def preserve_case() -> protocol_pb2.Http1ProtocolOptions.HeaderKeyFormat:
 
 
 @lru_cache(maxsize=1)
-def _http_options() -> any_pb2.Any:
+def _http_options() -> Message:
     """HTTP/1 or HTTP/2 upstream, whichever the client speaks."""
     return packed(
         http_protocol_options_pb2.HttpProtocolOptions(

@@ -6,9 +6,8 @@ Source: envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol (incremental xDS).
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
-from envoy.service.discovery.v3 import discovery_pb2
-
 from discovery.pins import LINGER_S
+from discovery.requests import Request
 from discovery.resources import (
     CLUSTER,
     ENDPOINTS,
@@ -53,15 +52,15 @@ class Subscriber:
         """True once the proxy has asked for resources of that type."""
         return type_url in self._sent
 
-    def on_request(self, request: discovery_pb2.DeltaDiscoveryRequest, now: float) -> list[bytes]:
+    def on_request(self, request: Request, now: float) -> list[bytes]:
         """The answers to a request; none to an acknowledgement."""
         type_url = request.type_url
         first = type_url not in self._sent
         sent = self._sent.setdefault(type_url, {})
         names = self._names.setdefault(type_url, set())
-        added, dropped = set(request.resource_names_subscribe), set(request.resource_names_unsubscribe)
+        added, dropped = set(request.subscribe), set(request.unsubscribe)
         if first:
-            sent.update(request.initial_resource_versions)
+            sent.update(request.versions)
             if type_url in WILDCARD_TYPES and not added:
                 self._wildcard.add(type_url)
         if _WILDCARD in added:
@@ -84,7 +83,7 @@ class Subscriber:
                 sent[name] = ""
             self._warming.clear()
         unknown = [name for name in added if name not in sent and self._get(type_url, name) is None]
-        updates = {}
+        updates: dict[str, list[Resource]] = {}
         updates[type_url], removals = self._differences(type_url, candidates, now)
         self._repeat_endpoints(updates)
         messages = self._send(type_url, updates.pop(type_url), removals + unknown)

@@ -4,10 +4,7 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Final
 
-from envoy.config.core.v3 import address_pb2, base_pb2
-from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
-from google.protobuf import struct_pb2
-
+from discovery.api import Message, address_pb2, base_pb2, endpoint_components_pb2, endpoint_pb2, struct_pb2
 from discovery.clusters import u32
 from discovery.snapshot import Endpoint
 from discovery.statistics import METADATA, REASON
@@ -22,15 +19,15 @@ OVERPROVISIONING: Final = 100_000
 
 def build_endpoints(
     name: str, endpoints: Iterable[Endpoint], mode: Mode, pinned: Collection[str] | None = None
-) -> endpoint_pb2.ClusterLoadAssignment:
+) -> Message:
     """Priority 0: meshed peers on 15108, their port as the SNI, and unmeshed ones as they are.
 
     Priority 1, in optional mode: the plaintext addresses of the meshed peers that are not strict themselves.
     `pinned`: the identities that proxies already accept for this cluster; endpoints of others are left out until they
     do (discovery.pins). None: all.
     """
-    first: list[endpoint_components_pb2.LbEndpoint] = []
-    fallback: list[endpoint_components_pb2.LbEndpoint] = []
+    first: list[Message] = []
+    fallback: list[Message] = []
     for endpoint in endpoints:
         if not endpoint.identity:
             first.append(_plain(endpoint, endpoint.reason or Plaintext.NOT_MESHED))
@@ -48,17 +45,15 @@ def build_endpoints(
     return assignment
 
 
-def _meshed(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
+def _meshed(endpoint: Endpoint) -> Message:
     return _lb_endpoint(endpoint.address, names.INBOUND_TLS_PORT, str(endpoint.port), _tls_metadata())
 
 
-def _plain(endpoint: Endpoint, reason: Plaintext) -> endpoint_components_pb2.LbEndpoint:
+def _plain(endpoint: Endpoint, reason: Plaintext) -> Message:
     return _lb_endpoint(endpoint.address, endpoint.port, "", _plain_metadata(reason))
 
 
-def _lb_endpoint(
-    address: str, port: int, hostname: str, metadata: base_pb2.Metadata
-) -> endpoint_components_pb2.LbEndpoint:
+def _lb_endpoint(address: str, port: int, hostname: str, metadata: Message) -> Message:
     return endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(address=socket_address(address, port), hostname=hostname),
         metadata=metadata,
@@ -66,21 +61,21 @@ def _lb_endpoint(
     )
 
 
-def socket_address(address: str, port: int) -> address_pb2.Address:
+def socket_address(address: str, port: int) -> Message:
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
 
 
 @lru_cache(maxsize=1)
-def _tls_metadata() -> base_pb2.Metadata:
+def _tls_metadata() -> Message:
     return _metadata("envoy.transport_socket_match", MATCH_KEY, MATCH_VALUE)
 
 
 @lru_cache(maxsize=16)
-def _plain_metadata(reason: Plaintext) -> base_pb2.Metadata:
+def _plain_metadata(reason: Plaintext) -> Message:
     return _metadata(METADATA, REASON, reason.value)
 
 
-def _metadata(namespace: str, key: str, value: str) -> base_pb2.Metadata:
+def _metadata(namespace: str, key: str, value: str) -> Message:
     return base_pb2.Metadata(
         filter_metadata={namespace: struct_pb2.Struct(fields={key: struct_pb2.Value(string_value=value)})}
     )

@@ -1,9 +1,10 @@
 """Errors of discovery.
 
-    AutotlsError
-    └── DiscoveryError
-        ├── PeerError          who is calling cannot be told, or asks for another's configuration
-        └── CredentialsError   the serving certificate's files are unusable
+AutotlsError
+└── DiscoveryError
+    ├── PeerError          who is calling cannot be told, or asks for another's configuration
+    ├── RequestError       bytes are not a request of the xDS protocol
+    └── CredentialsError   the serving certificate's files are unusable
 """
 
 from enum import StrEnum
@@ -36,3 +37,7 @@ class PeerError(DiscoveryError):
 
 class CredentialsError(DiscoveryError):
     """The serving certificate's files are no certificate and key that belong together. Never contains their content."""
+
+
+class RequestError(DiscoveryError):
+    """Bytes are not a request of the xDS protocol."""

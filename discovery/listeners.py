@@ -6,19 +6,27 @@ Nothing in it depends on the endpoints or on who is meshed: a listener that chan
 from functools import lru_cache
 from typing import Final
 
-from envoy.config.core.v3 import backoff_pb2, base_pb2, protocol_pb2, substitution_format_string_pb2
-from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-from envoy.config.route.v3 import route_components_pb2, route_pb2
-from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
-from envoy.extensions.filters.http.router.v3 import router_pb2
-from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
-from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
-from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
-from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
-from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
-from google.protobuf import duration_pb2, wrappers_pb2
-
+from discovery.api import (
+    Message,
+    backoff_pb2,
+    base_pb2,
+    duration_pb2,
+    hcm_pb2,
+    http_inspector_pb2,
+    listener_components_pb2,
+    listener_pb2,
+    previous_hosts_pb2,
+    previous_priorities_config_pb2,
+    protocol_pb2,
+    route_components_pb2,
+    route_pb2,
+    router_pb2,
+    set_filter_state_pb2,
+    substitution_format_string_pb2,
+    tcp_proxy_pb2,
+    value_pb2,
+    wrappers_pb2,
+)
 from discovery.clusters import preserve_case, u32
 from discovery.endpoints import socket_address
 from discovery.protocols import Protocol
@@ -33,12 +41,12 @@ _HTTP_FOUND: Final = ("http/1.0", "http/1.1", "h2c")
 _NEVER: Final = duration_pb2.Duration()
 
 
-def seconds(value: float) -> duration_pb2.Duration:
+def seconds(value: float) -> Message:
     whole = int(value)
     return duration_pb2.Duration(seconds=whole, nanos=round((value - whole) * 1e9))
 
 
-def build_listener(name: str, address: str, port: int, cluster: str, protocol: Protocol) -> listener_pb2.Listener:
+def build_listener(name: str, address: str, port: int, cluster: str, protocol: Protocol) -> Message:
     """Connections to `address`:`port` go to `cluster` as `protocol` says."""
     listener = listener_pb2.Listener(
         name=name,
@@ -63,13 +71,13 @@ def build_listener(name: str, address: str, port: int, cluster: str, protocol: P
 
 
 @lru_cache(maxsize=1)
-def _http_inspector() -> listener_components_pb2.ListenerFilter:
+def _http_inspector() -> Message:
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.http_inspector", typed_config=packed(http_inspector_pb2.HttpInspector())
     )
 
 
-def _tcp_chain(cluster: str) -> listener_components_pb2.FilterChain:
+def _tcp_chain(cluster: str) -> Message:
     proxy = tcp_proxy_pb2.TcpProxy(
         stat_prefix=STAT_PREFIX,
         cluster=cluster,
@@ -89,12 +97,12 @@ def _tcp_chain(cluster: str) -> listener_components_pb2.FilterChain:
     )
 
 
-def _backoff(first_s: float, last_s: float) -> backoff_pb2.BackoffStrategy:
+def _backoff(first_s: float, last_s: float) -> Message:
     return backoff_pb2.BackoffStrategy(base_interval=seconds(first_s), max_interval=seconds(last_s))
 
 
 @lru_cache(maxsize=1)
-def _say_tcp() -> listener_components_pb2.Filter:
+def _say_tcp() -> Message:
     """The cluster's ALPN says HTTP; this replaces it for the one connection."""
     text = substitution_format_string_pb2.SubstitutionFormatString(
         text_format_source=base_pb2.DataSource(inline_string=ALPN_TCP)
@@ -111,7 +119,7 @@ def _say_tcp() -> listener_components_pb2.Filter:
     )
 
 
-def _http_chain(cluster: str) -> listener_components_pb2.FilterChain:
+def _http_chain(cluster: str) -> Message:
     return listener_components_pb2.FilterChain(
         name="http",
         filters=[
@@ -122,7 +130,7 @@ def _http_chain(cluster: str) -> listener_components_pb2.FilterChain:
     )
 
 
-def _http(cluster: str) -> hcm_pb2.HttpConnectionManager:
+def _http(cluster: str) -> Message:
     """An HTTP proxy as transparent as HTTP allows: no time-out, limit, header or rewrite of its own."""
     manager = hcm_pb2.HttpConnectionManager()
     manager.CopyFrom(_transparent())
@@ -131,7 +139,7 @@ def _http(cluster: str) -> hcm_pb2.HttpConnectionManager:
 
 
 @lru_cache(maxsize=1)
-def _transparent() -> hcm_pb2.HttpConnectionManager:
+def _transparent() -> Message:
     return hcm_pb2.HttpConnectionManager(
         stat_prefix=STAT_PREFIX,
         codec_type=hcm_pb2.HttpConnectionManager.AUTO,
@@ -144,9 +152,7 @@ def _transparent() -> hcm_pb2.HttpConnectionManager:
         stream_idle_timeout=_NEVER,
         request_timeout=_NEVER,
         max_request_headers_kb=u32(8192),
-        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
-            idle_timeout=_NEVER, max_headers_count=u32(4096)
-        ),
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(idle_timeout=_NEVER, max_headers_count=u32(4096)),
         http_protocol_options=protocol_pb2.Http1ProtocolOptions(
             allow_absolute_url=wrappers_pb2.BoolValue(value=True),
             accept_http_10=True,
@@ -166,7 +172,7 @@ def _transparent() -> hcm_pb2.HttpConnectionManager:
     )
 
 
-def _routes(cluster: str) -> route_pb2.RouteConfiguration:
+def _routes(cluster: str) -> Message:
     action = route_components_pb2.RouteAction(
         cluster=cluster,
         timeout=_NEVER,
@@ -179,7 +185,7 @@ def _routes(cluster: str) -> route_pb2.RouteConfiguration:
 
 
 @lru_cache(maxsize=1)
-def _retry() -> route_components_pb2.RetryPolicy:
+def _retry() -> Message:
     """Only what never reached a server is sent again: to another address, then to the next priority (plaintext)."""
     policy = route_components_pb2.RetryPolicy
     return policy(

@@ -4,12 +4,15 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from envoy.config.core.v3 import base_pb2, extension_pb2, substitution_format_string_pb2
-from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
-from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
-from envoy.service.runtime.v3 import rtds_pb2
-from google.protobuf import struct_pb2
-
+from discovery.api import (
+    base_pb2,
+    extension_pb2,
+    rtds_pb2,
+    set_filter_state_pb2,
+    struct_pb2,
+    substitution_format_string_pb2,
+    value_pb2,
+)
 from discovery.resources import EXTENSION, RUNTIME, Resource, resource
 from discovery.tls import packed
 

@@ -4,9 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf.message import Message
-
+from discovery.api import Message, discovery_pb2
 from discovery.wire import field
 
 CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"

@@ -8,10 +8,7 @@ plaintext, `-` for TLS; see mesh.reasons), code.
 from functools import lru_cache
 from typing import Final
 
-from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.extensions.access_loggers.stats.v3 import stats_pb2
-from google.protobuf import any_pb2, wrappers_pb2
-
+from discovery.api import Message, accesslog_pb2, any_pb2, stats_pb2, wrappers_pb2
 from discovery.wire import field, number_field
 
 # The namespace of the endpoints' metadata that statistics read.
@@ -30,14 +27,14 @@ _COMMON: Final = {
 }
 
 
-def _stat(name: str, tags: dict[str, str]) -> stats_pb2.Config.Stat:
+def _stat(name: str, tags: dict[str, str]) -> Message:
     return stats_pb2.Config.Stat(
         name=name, tags=[stats_pb2.Config.Tag(name=key, value_format=value) for key, value in tags.items()]
     )
 
 
 @lru_cache(maxsize=1)
-def http_statistics() -> accesslog_pb2.AccessLog:
+def http_statistics() -> Message:
     """Requests by outcome, and their duration in microseconds."""
     tags = {**_COMMON, "proto": "%PROTOCOL%", "authority": "%REQ(:AUTHORITY)%"}
     counters = [
@@ -54,7 +51,7 @@ def http_statistics() -> accesslog_pb2.AccessLog:
 
 
 @lru_cache(maxsize=1)
-def tcp_statistics() -> accesslog_pb2.AccessLog:
+def tcp_statistics() -> Message:
     """Connections by outcome, their bytes, and their life in milliseconds."""
     tags = {**_COMMON, "proto": "TCP"}
     counters = [
@@ -70,7 +67,7 @@ def tcp_statistics() -> accesslog_pb2.AccessLog:
     return _logger(stats_pb2.Config(counters=counters, histograms=[life]))
 
 
-def _logger(config: stats_pb2.Config) -> accesslog_pb2.AccessLog:
+def _logger(config: Message) -> Message:
     packed = any_pb2.Any(
         type_url=f"type.googleapis.com/{stats_pb2.Config.DESCRIPTOR.full_name}",
         value=config.SerializeToString(deterministic=True) + _scope(),

@@ -5,12 +5,11 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from envoy.service.discovery.v3 import discovery_pb2
-
 from discovery.catalog import Change, View
 from discovery.delta import Subscriber
 from discovery.own import own_resources
 from discovery.peers import still_valid
+from discovery.requests import Request
 from discovery.snapshot import PodFacts
 from discovery.state import State
 from discovery.tls import Mode
@@ -28,7 +27,7 @@ class Stream:
         self._state = state
         self.view = self._view_of(pod)
         self.subscriber = Subscriber(self.view, own_resources(state.world.inbound_ports(pod)))
-        self.requests: deque[discovery_pb2.DeltaDiscoveryRequest] = deque()
+        self.requests: deque[Request] = deque()
         self.wake = asyncio.Event()
         self.ended = False
         self._changed: dict[tuple[str, str], None] = {}
@@ -38,7 +37,7 @@ class Stream:
         strict = pod.strict or self._claims_strict
         return self._state.view(Mode.STRICT if strict else Mode.OPTIONAL, pod.reach)
 
-    def ask(self, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
+    def ask(self, request: Request) -> None:
         if len(self.requests) >= _MAX_REQUESTS:
             self.end()
         self.requests.append(request)

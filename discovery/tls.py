@@ -8,12 +8,17 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from envoy.config.core.v3 import base_pb2, config_source_pb2
-from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
-from envoy.type.matcher.v3 import string_pb2
-from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.message import Message
-
+from discovery.api import (
+    Message,
+    any_pb2,
+    base_pb2,
+    common_pb2,
+    config_source_pb2,
+    duration_pb2,
+    secret_pb2,
+    string_pb2,
+    tls_pb2,
+)
 from mesh import names
 
 
@@ -32,7 +37,7 @@ MATCH_KEY: Final = "autotls"
 MATCH_VALUE: Final = "mtls"
 
 
-def packed(message: Message) -> any_pb2.Any:
+def packed(message: Message) -> Message:
     """`message` as an Any; deterministic, because the bytes decide the version."""
     return any_pb2.Any(
         type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}",
@@ -41,7 +46,7 @@ def packed(message: Message) -> any_pb2.Any:
 
 
 @lru_cache(maxsize=4)
-def _secret(name: str) -> secret_pb2.SdsSecretConfig:
+def _secret(name: str) -> Message:
     source = config_source_pb2.ConfigSource(
         path_config_source=config_source_pb2.PathConfigSource(
             path=f"{SECRETS_FOLDER}/{name}.yaml",
@@ -53,7 +58,7 @@ def _secret(name: str) -> secret_pb2.SdsSecretConfig:
     return secret_pb2.SdsSecretConfig(name=name, sds_config=source)
 
 
-def upstream_tls(identities: Iterable[str], mode: Mode) -> base_pb2.TransportSocket:
+def upstream_tls(identities: Iterable[str], mode: Mode) -> Message:
     """Mutual TLS that accepts exactly `identities` (SPIFFE IDs) as the peer.
 
     Raises ValueError without any: an empty list would accept every certificate of the trust domain.
@@ -82,13 +87,13 @@ def upstream_tls(identities: Iterable[str], mode: Mode) -> base_pb2.TransportSoc
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
 
 
-def _newest(mode: Mode) -> common_pb2.TlsParameters.TlsProtocol:
+def _newest(mode: Mode) -> Message:
     # docs/adr/0010: in TLS 1.3 a client learns that its certificate was refused only after it believes it is
     # connected, too late to fall back. Strict mode never falls back.
     return common_pb2.TlsParameters.TLSv1_2 if mode is Mode.OPTIONAL else common_pb2.TlsParameters.TLSv1_3
 
 
-def _exactly(identity: str) -> common_pb2.SubjectAltNameMatcher:
+def _exactly(identity: str) -> Message:
     return common_pb2.SubjectAltNameMatcher(
         san_type=common_pb2.SubjectAltNameMatcher.URI, matcher=string_pb2.StringMatcher(exact=identity)
     )
