@@ -99,12 +99,22 @@ class PodSpec(Wire, frozen=True):
         return self.service_account_name or "default"
 
 
-class ContainerState(Wire, frozen=True):
-    """Which of the three states a container is in; only presence is read."""
+class StateDetail(Wire, frozen=True):
+    """Why a container waits or has ended (`ImagePullBackOff`); a running one says nothing here.
 
-    running: msgspec.Raw | None = None
-    waiting: msgspec.Raw | None = None
-    terminated: msgspec.Raw | None = None
+    Not `msgspec.Raw | None`: msgspec 0.22 takes only null for that, and the whole pod would not decode.
+    """
+
+    reason: str | None = None
+    message: str | None = None
+
+
+class ContainerState(Wire, frozen=True):
+    """Which of the three states a container is in."""
+
+    running: StateDetail | None = None
+    waiting: StateDetail | None = None
+    terminated: StateDetail | None = None
 
 
 class ContainerStatus(Wire, frozen=True):
