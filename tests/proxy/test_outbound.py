@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -88,10 +90,7 @@ def test_dialling_the_redirect_port_by_hand_does_not_make_the_proxy_call_itself(
     assert through_the_proxy(pod) == 0
 
 
-def test_without_a_proxy_process_healing_is_all_it_takes(pod: Pod, server: Network, client: Network) -> None:
-    import os
-    import signal
-
+def test_a_killed_proxy_passes_connections_again_once_it_is_back(pod: Pod, server: Network, client: Network) -> None:
     with App(client, client.ipv4, 7000):
         echo(server, client.ipv4, 7000)
         os.kill(pod.envoy_pid, signal.SIGKILL)
