@@ -119,3 +119,16 @@ def test_second_release_is_refused_in_words_that_name_the_first(installed: Insta
     installed.api.kubectl("create", "namespace", "other")
     with pytest.raises(AssertionError, match=r"(?s)exists and cannot be imported.*autotls"):
         installed.helm("install", "second", str(CHART), "--namespace=other")
+
+
+def test_notes_say_what_to_do_next_and_warn_of_what_is_missing(installed: Installed) -> None:
+    notes = installed.helm("get", "notes", "autotls")
+    assert f"kubectl -n {NAMESPACE} rollout status deploy/{names.CA} deploy/{names.WEBHOOK}" in notes
+    assert f"{names.INJECT_LABEL}={names.INJECT_ENABLED}" in notes
+    assert f"Never injected: kube-system, kube-node-lease, {NAMESPACE}." in notes
+    assert "WARNING" not in notes
+
+    values = "--set=admissionPolicy.enabled=false,excludedNamespaces={logging,backup}"
+    changed = installed.helm("upgrade", "autotls", str(CHART), "--dry-run=server", values).split("NOTES:")[1]
+    assert f"{NAMESPACE}, backup, logging." in changed
+    assert "WARNING: there is no ValidatingAdmissionPolicy" in changed
