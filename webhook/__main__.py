@@ -6,6 +6,7 @@ Exit codes: 0 after SIGTERM, 1 for a fault (Kubernetes restarts it), 2 for a con
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from mesh.settings import default_settings
 from webhook.app import build_app
 from webhook.health import Readiness
 from webhook.logs import configure_logs
-from webhook.server import Listen, serve
+from webhook.server import DRAIN_S, Listen, serve
 from webhook.sources import MirroredCluster
 from webhook.tls import ServingCertificate
 
@@ -35,7 +36,8 @@ def main() -> int:
     configure_logs()
     try:
         config = load_config(Path(os.environ.get("AUTOTLS_CONFIG", names.CONFIG_PATH)))
-        uvloop.run(_run(config, Path(os.environ.get("AUTOTLS_WEBHOOK_TLS", CERTIFICATE_DIRECTORY))))
+        listen = listen_from(os.environ)
+        uvloop.run(_run(config, Path(os.environ.get("AUTOTLS_WEBHOOK_TLS", CERTIFICATE_DIRECTORY)), listen))
     except (ConfigError, KubeconfigError) as error:
         _log.error("configuration_refused", error=str(error))
         return _EXIT_CONFIGURATION
@@ -53,7 +55,21 @@ def load_config(path: Path) -> MeshConfig:
     return config
 
 
-async def _run(config: MeshConfig, certificate_directory: Path) -> None:
+def listen_from(environment: Mapping[str, str]) -> Listen:
+    """Ports and draining time; the defaults are what the chart expects. Raises ConfigError."""
+    try:
+        return Listen(
+            port=int(environment.get("AUTOTLS_WEBHOOK_PORT", names.WEBHOOK_PORT)),
+            health_port=int(environment.get("AUTOTLS_HEALTH_PORT", names.HEALTH_PORT)),
+            drain_s=float(environment.get("AUTOTLS_SHUTDOWN_SECONDS", DRAIN_S)),
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"environment: {error}", hint="ports and AUTOTLS_SHUTDOWN_SECONDS are plain numbers"
+        ) from error
+
+
+async def _run(config: MeshConfig, certificate_directory: Path, listen: Listen) -> None:
     certificate = ServingCertificate(certificate_directory)
     async with connect() as api:
         cluster = MirroredCluster(api)
@@ -65,7 +81,7 @@ async def _run(config: MeshConfig, certificate_directory: Path) -> None:
             "namespaces": cluster.run_namespaces(),
             "nodes": cluster.run_nodes(),
         }
-        await serve(build_app(config, cluster), certificate, readiness, background, listen=Listen())
+        await serve(build_app(config, cluster), certificate, readiness, background, listen=listen)
 
 
 if __name__ == "__main__":
