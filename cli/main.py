@@ -96,3 +96,7 @@ def _explain(error: Exception) -> None:
             f"autotls failed in a way it should not: {type(error).__name__}: {text}",
             "run it again with --debug for the traceback, and please report it",
         )
+
+
+if __name__ == "__main__":
+    main()

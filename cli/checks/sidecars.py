@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
-
 from ca.policy import Issue, Reason, judge
 from ca.profile import Lifetimes
 from ca.secret import Owner, OwnSecret, is_ours
@@ -16,21 +14,17 @@ from cli.checks.view import View
 from cli.checks.workload import owner_of
 from mesh import names
 from mesh.config import MeshConfig
-from mesh.pod import Container, ContainerStatus, Pod, Wire
+from mesh.pod import Container, Pod
 from mesh.spiffe import TrustDomain
 from mesh.svid import TrustBundle
 from mesh.version import VERSION
 
+_OURS: Final = frozenset({names.INIT_CONTAINER, names.PROXY_CONTAINER})
 _PULL_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 # The kubelet re-reads Secrets within its sync period and cache TTL, about 60-90 s; the CA needs seconds.
 _ARRIVAL: Final = timedelta(seconds=90)
 # One Secret is one request; a cluster with a thousand ServiceAccounts must not wait for them one by one.
 _CONCURRENCY: Final = 8
-
-
-class _Waiting(Wire, frozen=True):
-    reason: str | None = None
-    message: str | None = None
 
 
 async def _running(view: View) -> Result:
@@ -53,7 +47,7 @@ def _proxy_fault(pod: Pod) -> Finding | None:
     logs = f"kubectl -n {pod.metadata.namespace} logs {pod.metadata.name} -c {names.PROXY_CONTAINER}"
     statuses = [s for s in pod.status.init_container_statuses or () if s.name in _OURS]
     for status in statuses:
-        waiting = _waiting(status)
+        waiting = status.state.waiting if status.state else None
         if waiting and waiting.reason in _PULL_REASONS:
             image = next((c.image for c in pod.spec.init_containers or () if c.name == status.name), "")
             hint = "correct image.proxy of the installation, or let the nodes pull it; then restart the pod"
@@ -66,14 +60,6 @@ def _proxy_fault(pod: Pod) -> Finding | None:
     if proxy.state is None or proxy.state.running is None:
         return Finding(Verdict.FAIL, name, "its proxy is not running", logs)
     return None
-
-
-_OURS: Final = frozenset({names.INIT_CONTAINER, names.PROXY_CONTAINER})
-
-
-def _waiting(status: ContainerStatus) -> _Waiting | None:
-    raw = status.state.waiting if status.state else None
-    return msgspec.json.decode(raw, type=_Waiting) if raw is not None else None
 
 
 async def _identities(view: View) -> Result:
