@@ -95,6 +95,10 @@ class Controller:
             self._queue.add(Task.TRUST)
             await self._queue.run(self._work, workers=WORKERS)
 
+    @property
+    def foreign_count(self) -> int:
+        return self._foreigners.count
+
     def _is_echo(self, account: Account, resource_version: str) -> bool:
         return self.identities.knows(account, resource_version)
 

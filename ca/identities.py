@@ -105,7 +105,7 @@ class Identities:
 
     async def _update(self, account: Account, secret: OwnSecret, trust: Trust, need: Need) -> datetime | None:
         key = f"{account.namespace}/{secret.metadata.name}"
-        if not is_ours(secret, self._edge.owner, trust.bundle):
+        if not is_ours(secret, self._edge.owner, trust.recognized):
             self._held.pop(account, None)
             self._foreigners.found("Secret", secret.metadata)
             return self._edge.clock() + FOREIGN_LOOK_AGAIN
@@ -174,7 +174,7 @@ class Identities:
         due = self._unneeded.setdefault(account, now + REMOVAL_DELAY)
         if now < due:
             return due
-        if not is_ours(secret, self._edge.owner, trust.bundle):
+        if not is_ours(secret, self._edge.owner, trust.recognized):
             return self._forget(account)
         return await self._remove(account, secret)
 

@@ -38,7 +38,7 @@ class ServingCertificates:
             return None
         secret = self._mirror.get(f"{self._edge.namespace}/{names.WEBHOOK_TLS_SECRET}")
         subject = self._edge.constraints.serving_names(names.WEBHOOK)
-        if secret is not None and not is_ours(secret, self._edge.owner, trust.bundle):
+        if secret is not None and not is_ours(secret, self._edge.owner, trust.recognized):
             self._foreigners.found("Secret", secret.metadata)
             return self._edge.clock() + FOREIGN_LOOK_AGAIN
         data = secret.decoded() if secret else None

@@ -33,10 +33,12 @@ _log: Final = structlog.get_logger("ca.trust")
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What leaves are issued with, and what everybody trusts."""
+    """What leaves are issued with, what everybody trusts, and the roots by which our own objects are recognized:
+    those that were trusted at any time of this term, since what a former root signed is still ours to repair."""
 
     issuer: LeafIssuer
     bundle: TrustBundle
+    recognized: TrustBundle
 
 
 class TrustKeeper:
@@ -46,7 +48,6 @@ class TrustKeeper:
         self._edge = edge
         self._on_change = on_change
         self._root: RootState | None = None
-        self._issuer: Authority | None = None
         self.trust: Trust | None = None
         self.fault = ""
 
@@ -148,8 +149,9 @@ class TrustKeeper:
     def _use(self, issuer: Authority, bundle: TrustBundle) -> None:
         before = self.trust
         if before is None or issuer != before.issuer.authority or bundle != before.bundle:
-            self._issuer = issuer
-            self.trust = Trust(LeafIssuer(issuer, self._edge.lifetimes), bundle)
+            former = before.recognized.roots if before else ()
+            recognized = TrustBundle.of((*former, *bundle.roots))
+            self.trust = Trust(LeafIssuer(issuer, self._edge.lifetimes), bundle, recognized)
             metrics.ISSUER_NOT_AFTER.set(issuer.certificate.not_valid_after_utc.timestamp())
             metrics.ROOTS.set(len(bundle.roots))
             if before is None or bundle != before.bundle:
