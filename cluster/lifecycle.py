@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cluster import addons, binaries, cgroups, controlplane, host, network, node, processes
+from cluster import addons, binaries, cgroups, controlplane, host, inotify, network, node, processes
 from cluster.controlplane import ControlPlane
 from cluster.errors import ClusterError, StartError
 from cluster.layout import Cache, RunFolder
@@ -49,6 +49,7 @@ def up(cache: Cache, folder: RunFolder) -> Cluster:
             _remove(folder)
             link = _prepare(cache, folder)
         _link_tools(folder, search_path)
+        inotify.raise_limit(folder)
         cluster = _start(folder, link, table)
         addons.import_images(cache, folder)
         _start_workers(cluster)
@@ -60,6 +61,7 @@ def down(folder: RunFolder) -> None:
     """End the cluster, also one that was killed half-way; nothing happens when there is none. Raises ClusterError."""
     with exclusive(folder.lock, what=f"the cluster {folder.name}"):
         _remove(folder)
+        inotify.restore_limit(folder)
 
 
 def purge(folder: RunFolder) -> None:
