@@ -23,6 +23,8 @@ class Line:
         self._api = api
         self.error: ApiError | None = None
         self.hangs = False
+        self.answers_late_s = 0.0
+        self.last_write_sent = 0.0
 
     def cut(self) -> None:
         self.error = UnreachableError("ConnectionRefusedError", "nobody listens")
@@ -45,9 +47,13 @@ class Line:
             raise UnreachableError("Timeout", path)
         if self.error is not None:
             raise self.error
-        return await self._api.request(
+        sent = asyncio.get_running_loop().time() if method != "GET" else self.last_write_sent
+        answer = await self._api.request(
             method, path, query=query, body=body, content_type=content_type, timeout_s=timeout_s
         )
+        self.last_write_sent = sent
+        await asyncio.sleep(self.answers_late_s if method != "GET" else 0)
+        return answer
 
     def lines(
         self, path: str, *, query: Query = (), timeout_s: float

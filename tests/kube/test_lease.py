@@ -115,6 +115,18 @@ def test_work_ends_at_the_renew_deadline_when_requests_hang() -> None:
     play(scene)
 
 
+def test_the_deadline_counts_from_before_a_renewal_whose_answer_came_late() -> None:
+    async def scene(api: FakeApi, first: Candidate, second: Candidate) -> None:
+        first.line.answers_late_s = 4.0
+        await asyncio.sleep(6)
+        first.line.cut()
+        await asyncio.sleep(15)
+        ((_, ended),) = first.shifts
+        assert ended - first.line.last_write_sent <= 10
+
+    play(scene)
+
+
 def test_an_api_server_that_is_away_for_less_than_the_deadline_changes_nothing() -> None:
     async def scene(api: FakeApi, first: Candidate, second: Candidate) -> None:
         api.faults.down = True
