@@ -64,6 +64,11 @@ def command(  # noqa: PLR0917 - click passes options by name
     return EXIT_FAILED if _failed(outcomes) else EXIT_OK
 
 
+def utc_now() -> datetime:
+    """The clock that certificates are judged by."""
+    return datetime.now(UTC)
+
+
 def _failed(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [each for each in outcomes if each.result.verdict is Verdict.FAIL]
 
@@ -104,7 +109,7 @@ async def _round(
         with contextlib.suppress(ApiError):
             where = await find_control_plane(api)
     namespace = where or names.DEFAULT_CONTROL_PLANE_NAMESPACE
-    view = View(api, now=datetime.now(UTC), control_plane=namespace, only=only)
+    view = View(api, now=utc_now(), control_plane=namespace, only=only)
     outcomes: list[Outcome] = []
     async for outcome in run_checks(sections, view):
         outcomes.append(outcome)
