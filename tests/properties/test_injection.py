@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import jsonpatch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mesh import names
@@ -162,7 +162,6 @@ def test_any_bytes_get_an_answer(body: bytes) -> None:
     assert_answered(body)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(REVIEWS), st.data())
 def test_damaged_reviews_get_an_answer(body: bytes, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(body)))
@@ -187,7 +186,6 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(REVIEWS), st.data(), JSON)
 def test_reviews_with_any_value_anywhere_get_an_answer(body: bytes, data: st.DataObject, value: Any) -> None:
     review = json.loads(body)
