@@ -1,6 +1,5 @@
 """A whole cluster up and down. `up` may be run at any time and starts only what does not run; so may `down`."""
 
-import contextlib
 import datetime
 import os
 import shutil
@@ -184,9 +183,6 @@ def _clear(folder: RunFolder) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-    for fixed in node.FIXED_FOLDERS:
-        with contextlib.suppress(OSError):  # not empty: somebody else's, or another cluster's mount point
-            Path(fixed).rmdir()
 
 
 def write_commands(folder: RunFolder, repository: Path, python: str) -> None:

@@ -19,7 +19,8 @@ from cluster.processes import Process, ProcessTable
 NODE: Final = "node1"
 
 FIXED_FOLDERS: Final = ("/run/containerd", "/var/lib/cni", "/var/log/containers", "/var/log/pods")
-"""Folders that containerd, libcni and the kubelet write to whatever their configuration says."""
+"""Folders that containerd, libcni and the kubelet write to whatever their configuration says. They stay on the machine,
+empty: removing a folder silently unmounts what other clusters have mounted on it in their own namespaces (rmdir(2))."""
 
 _KUBELET_SYSCTLS: Final = {
     "vm/overcommit_memory": "1",
