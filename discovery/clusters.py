@@ -38,6 +38,8 @@ def build_cluster(name: str, identities: Iterable[str], mode: Mode) -> Message:
     """A cluster whose endpoints decide one by one, by their metadata, whether they are dialled by TLS."""
     cluster = cluster_pb2.Cluster(
         name=name,
+        # A dot would end the cluster's name in the label that Envoy makes of it: pods' names hold addresses.
+        alt_stat_name=name.replace(".", "_") if "." in name else "",
         type=cluster_pb2.Cluster.EDS,
         eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=_ads()),
         connect_timeout=duration_pb2.Duration(seconds=CONNECT_TIMEOUT_S[mode]),

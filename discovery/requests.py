@@ -1,5 +1,6 @@
 """What a proxy says, read once."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,9 +34,10 @@ def parse_request(data: bytes) -> Request:
     fields = message.node.metadata.fields
     return Request(
         type_url=message.type_url,
-        subscribe=tuple(message.resource_names_subscribe),
+        # Interned: a thousand proxies ask for the same names, and each would keep its own copies.
+        subscribe=tuple(map(sys.intern, message.resource_names_subscribe)),
         unsubscribe=tuple(message.resource_names_unsubscribe),
-        versions=dict(message.initial_resource_versions),
+        versions={sys.intern(name): text for name, text in message.initial_resource_versions.items()},
         rejected=message.error_detail.message[:1000] or "unknown" if message.HasField("error_detail") else "",
         node_id=message.node.id,
         mode=fields["mode"].string_value if "mode" in fields else "",

@@ -1,8 +1,8 @@
 """What the proxies count: one access logger that turns each request or connection into labelled counters.
 
-The labels are the contract with `stat`, `edges` and `check`: dir, proto, tls (the upstream's TLS version, `-` for
+The labels are the contract with `stat`, `edges` and `check`: dir, proto, tls (the upstream's TLS version, empty for
 plaintext), peer (its verified SPIFFE ID), svc (the cluster: `namespace/service:port` or `pod/address:port`), reason (of
-plaintext, `-` for TLS; see mesh.reasons), code.
+plaintext, empty for TLS; see mesh.reasons), code.
 """
 
 from functools import lru_cache

@@ -22,12 +22,12 @@ class Load:
         self._network, self._target, self._tcp_port = network, (address, port), tcp_port
         self._pause_s = pause_s
         self._stop = threading.Event()
-        self.done: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.slowest_s = 0.0
         kinds: dict[str, Callable[[], None]] = {"kept": self._kept, "fresh": self._fresh}
         if tcp_port:
             kinds["tcp"] = self._tcp
+        self.done: Counter[str] = Counter(dict.fromkeys(kinds, 0))
         self._threads = [
             threading.Thread(target=self._run, args=(kind, work), daemon=True) for kind, work in kinds.items()
         ]
@@ -41,6 +41,18 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join(30)
+
+    def more(self, count: int) -> None:
+        """Waits for `count` more of each kind; a load that no longer gets on fails here."""
+        goals = {kind: self.done[kind] + count for kind in list(self.done)}
+        deadline = time.monotonic() + 60
+        while any(self.done[kind] < goal for kind, goal in goals.items()):
+            assert time.monotonic() < deadline, f"load stands still: {self.done} {self.failures}"
+            time.sleep(0.02)
+
+    def for_s(self, seconds: float) -> None:
+        """Lets it run; for what has to happen meanwhile at a time of its own."""
+        self._stop.wait(seconds)
 
     def _run(self, kind: str, work: Callable[[], None]) -> None:
         enter(self._network.namespace)

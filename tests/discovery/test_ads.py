@@ -225,16 +225,20 @@ async def test_a_deleted_service_leaves_its_listener_at_once_and_its_cluster_lat
     state._clock = lambda: clock[0]
     async with serving(state, tmp_path) as server, proxy(server, client_leaf()) as client:
         server._clock = lambda: clock[0]
-        for type_url in (CLUSTER, LISTENER):
-            await client.ask(type_url)
-            await client.answer()
+        await client.ask(CLUSTER)
+        await client.answer()
+        await client.ask(ENDPOINTS, *client.held[CLUSTER])
+        await client.answer()
+        await client.ask(LISTENER)
+        await client.answer()
         state.world.set_service("shop/web", None)
         state.note()
         gone = await client.answer()
         assert (gone.type_url, list(gone.removed_resources)) == (LISTENER, ["shop/web:80"])
         clock[0] += 11
-        later = await client.answer()
-        assert (later.type_url, list(later.removed_resources)) == (CLUSTER, ["shop/web:80"])
+        for type_url in (CLUSTER, ENDPOINTS):
+            later = await client.answer()
+            assert (later.type_url, list(later.removed_resources)) == (type_url, ["shop/web:80"])
 
 
 async def test_a_new_serving_certificate_is_used_for_new_connections_and_open_streams_go_on(

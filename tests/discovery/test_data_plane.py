@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from discovery.kinds import ServicePort, SlicePort
 from tests.discovery.fleet import Fleet, Member
+from tests.discovery.load import Load
 from tests.discovery.objects import endpoint_slice, identity, service
+from tests.proxy.certificates import client_context
 from tests.proxy.namespaces import eventually, http_get
 
 pytestmark = pytest.mark.envoy
@@ -76,3 +79,183 @@ def test_http_tcp_and_server_first_go_by_mutual_tls_through_the_service_and_the_
     eventually(lambda: server.proxy.metric("envoy_autotls_rq", dir="inbound", peer=identity("client")) == 4)
     # The app saw the proxy call from the pod's own address.
     assert {peer for app in server.apps for peer in app.peers} == {server.address}
+
+
+def test_a_service_with_mixed_endpoints_uses_tls_for_the_meshed_ones_alone(fleet: Fleet) -> None:
+    meshed, plain = serve(fleet.member("web-0", "web")), serve(fleet.member("web-1", "web", meshed=False))
+    client = fleet.member("client-0", "client")
+    fleet.announce(meshed, plain, client)
+    shop(fleet, meshed, plain)
+    fleet.discovery.start()
+    fleet.configured(client, 3)
+    answers = [http_get(client.network, VIP, 80, "/") for _ in range(10)]
+    assert {status for status, _ in answers} == {200}
+    # The unmeshed app sees the client itself, the meshed one its own proxy.
+    assert {body for _, body in answers} == {client.address, meshed.address}
+    eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.2", reason="") == 5)
+    eventually(lambda: client.outbound("shop/web:80", tls="", reason="not_meshed") == 5)
+
+
+def test_nothing_fails_while_a_pod_goes_back_and_forth_between_meshed_and_not(
+    fleet: Fleet, pair: tuple[Member, Member]
+) -> None:
+    client, server = pair
+    fleet.discovery.start()
+    fleet.configured(client, 6)
+    with Load(client.network, VIP, 80, tcp_port=7000) as load:
+        for turn in range(12):
+            fleet.announce(server, meshed=turn % 2 == 1, ports=(8080, 3306, 7000))
+            load.more(20)
+    assert not load.failures
+    eventually(lambda: client.outbound("shop/web:80", tls="", reason="not_meshed") > 20)
+    assert client.outbound("shop/web:80", tls="TLSv1.2") > 20
+    before = client.outbound("shop/web:80", tls="")
+    assert http_get(client.network, VIP, 80, "/")[0] == 200
+    assert client.outbound("shop/web:80", tls="") == before
+
+
+def test_discovery_absent_at_first_then_killed_then_empty_costs_no_request(
+    fleet: Fleet, pair: tuple[Member, Member]
+) -> None:
+    client, server = pair
+    with Load(client.network, VIP, 80, tcp_port=7000) as load:
+        load.more(30)
+        assert client.outbound("shop/web:80") == 0
+        fleet.discovery.start()
+        fleet.configured(client, 6)
+        load.more(60)
+        listeners = client.proxy.metric("envoy_listener_manager_listener_added")
+        fleet.discovery.stop()
+        load.more(60)
+        fleet.discovery.start()
+        eventually(lambda: client.proxy.metric("envoy_control_plane_connected_state") == 1, within_s=20)
+        load.more(60)
+    assert not load.failures
+    eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.2") > 60)
+    # A server that restarted with the same cluster sends the same versions, so nothing was touched.
+    assert client.proxy.metric("envoy_listener_manager_listener_added") == listeners
+    assert client.proxy.metric("envoy_listener_manager_listener_modified") == 0
+
+
+@pytest.mark.parametrize("late", ["client", "server"])
+def test_late_identity_files_of_either_side_cost_no_request_and_then_it_is_tls(fleet: Fleet, late: str) -> None:
+    server = serve(fleet.member("web-0", "web", files=late != "server"))
+    client = fleet.member("client-0", "client", files=late != "client")
+    fleet.announce(server, ports=(8080, 7000))
+    fleet.announce(client, ports=(9000,))
+    shop(fleet, server)
+    fleet.discovery.start()
+    if late == "server":
+        fleet.configured(client, 4)
+    with Load(client.network, VIP, 80, tcp_port=7000) as load:
+        load.more(60)
+        fleet.identify(client if late == "client" else server)
+        fleet.configured(client, 4)
+        eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.2") > 10, within_s=30)
+    assert not load.failures
+    if late == "server":
+        assert client.outbound("shop/web:80", tls="", reason="tls_failed") > 0
+
+
+def test_a_peer_with_another_identity_is_refused_and_reached_in_plaintext_which_is_counted(
+    fleet: Fleet, pair: tuple[Member, Member]
+) -> None:
+    client, server = pair
+    fleet.identify(server, "impostor")
+    fleet.discovery.start()
+    fleet.configured(client, 6)
+    with Load(client.network, VIP, 80, tcp_port=7000) as load:
+        load.more(60)
+    assert not load.failures
+    eventually(lambda: client.outbound("shop/web:80", tls="", reason="tls_failed") > 0)
+    assert client.outbound("shop/web:80", tls="TLSv1.2") == 0
+    assert client.proxy.metric("envoy_cluster_ssl_fail_verify_san", envoy_cluster_name="shop/web_80") > 0
+
+
+def test_strict_never_falls_back(fleet: Fleet) -> None:
+    server, impostor = serve(fleet.member("web-0", "web")), serve(fleet.member("web-1", "web", files=False))
+    fleet.identify(impostor, "impostor")
+    client = fleet.member("client-0", "client", AUTOTLS_MODE="strict")
+    fleet.announce(server, impostor, client)
+    shop(fleet, server)
+    fleet.discovery.start()
+    fleet.configured(client, 4)
+    assert http_get(client.network, VIP, 80, "/")[0] == 200
+    eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.3", peer=identity("web"), code="200") == 1)
+    shop(fleet, impostor)
+    eventually(lambda: http_get(client.network, VIP, 80, "/")[0] == 503)
+    assert [http_get(client.network, VIP, 80, "/")[0] for _ in range(10)] == [503] * 10
+    assert client.outbound("shop/web:80", tls="", code="200") == 0
+    assert impostor.apps[0].peers == []
+
+
+def test_a_service_account_that_joins_or_leaves_costs_no_request_even_in_strict(fleet: Fleet) -> None:
+    first, second = serve(fleet.member("web-0", "web")), serve(fleet.member("web-1", "web-next"))
+    client = fleet.member("client-0", "client", AUTOTLS_MODE="strict")
+    fleet.announce(first, second, ports=(8080, 7000))
+    fleet.announce(client, ports=(9000,))
+    shop(fleet, first)
+    fleet.discovery.start()
+    fleet.configured(client, 5)
+    with Load(client.network, VIP, 80, tcp_port=7000) as load:
+        for members in ((first, second), (second,), (first, second), (first,)):
+            shop(fleet, *members)
+            load.for_s(2.5)
+    assert not load.failures
+    for account in ("web", "web-next"):
+        eventually(lambda a=account: client.outbound("shop/web:80", tls="TLSv1.3", peer=identity(a)) > 20)
+
+
+def test_a_dead_proxy_is_passed_by_and_tls_returns_by_itself(fleet: Fleet, pair: tuple[Member, Member]) -> None:
+    client, server = pair
+    fleet.discovery.start()
+    fleet.configured(client, 6)
+    with Load(client.network, VIP, 80, tcp_port=7000) as load:
+        load.more(30)
+        server.proxy.terminate()
+        load.more(150)
+    assert sum(load.failures.values()) <= 3, load.failures  # those in flight
+    eventually(lambda: client.outbound("shop/web:80", tls="", reason="tls_failed") > 50)
+
+
+def test_an_app_that_was_away_answers_at_once_when_it_is_back(fleet: Fleet) -> None:
+    """Every address of every priority is ejected by then; ejection must not outlast the outage."""
+    server, client = fleet.member("web-0", "web", meshed=False), fleet.member("client-0", "client")
+    other = serve(fleet.member("web-1", "web"))
+    fleet.announce(server, other, client)
+    shop(fleet, server, other)
+    fleet.discovery.start()
+    fleet.configured(client, 3)
+    shop(fleet, server)
+    eventually(lambda: http_get(client.network, VIP, 80, "/")[0] == 503)
+    for _ in range(30):
+        assert http_get(client.network, VIP, 80, "/")[0] == 503
+    serve(server)
+    assert eventually(lambda: http_get(client.network, VIP, 80, "/")[0] == 200, within_s=0.5)
+
+
+def test_only_declared_ports_of_a_pod_can_be_reached_through_mutual_tls(
+    fleet: Fleet, pair: tuple[Member, Member], tmp_path: Path
+) -> None:
+    client, server = pair
+    hidden = server.echo(9999, greeting=b"secret")
+    fleet.discovery.start()
+    fleet.configured(client, 6)
+    fleet.configured(server, 6)
+
+    def dial(port: str) -> bytes:
+        leaf = fleet.authority.leaf(identity("client"))
+        plain = fleet.router.network.connect(server.address, 15108)
+        context = client_context(leaf, fleet.authority.pem, "autotls-tcp", tmp_path)
+        try:
+            with context.wrap_socket(plain, server_hostname=port.encode()) as connection:
+                return connection.recv(100)
+        except (ssl.SSLError, ConnectionError):
+            return b""
+
+    eventually(lambda: dial("9999") == b"")
+    hidden.peers.clear()
+    assert dial("3306") == b"5.7 ready"
+    for port in ("9999", "15120", "15106", "0", "22"):
+        assert dial(port) == b""
+    assert hidden.peers == []
