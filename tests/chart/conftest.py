@@ -5,7 +5,7 @@ import base64
 import json
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,13 @@ from typing import Final
 
 import pytest
 
+from ca.secret import Manifest
 from cluster import apiserver
 from cluster.apiserver import ApiServer
+from kube.client import Api, connect
+from mesh import names
 from tests.chart.chart import CHART, NAMESPACE, helm
+from tests.chart.objects import LABELS, SHOP, config_map, registration, secret
 
 DEADLINE_S: Final = 60.0
 # Deployments' pods are made by the controller manager under this namespace's enforcement: a real check of PSS.
@@ -97,3 +101,46 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
             if await check():
                 return
             await asyncio.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def enforced(installed: Installed) -> Installed:
+    """With a namespace, with objects that are not ours, and with the policies in force."""
+    installed.api.kubectl("create", "namespace", SHOP)
+    for item in (
+        secret("autotls-identity-foreign", labels={}),
+        secret("autotls-identity-other-mesh", labels={**LABELS, names.CONTROL_PLANE_LABEL: "elsewhere"}),
+        secret("payments-db", labels={}, type="Opaque"),
+        config_map(namespace="default", labels={}),
+        secret(names.ROOT_SECRET, namespace=NAMESPACE),
+    ):
+        installed.api.kubectl("create", "-f", "-", stdin=json.dumps(item))
+    # The API server takes a new policy up within moments, not at once: each must refuse before a test counts on it.
+    for item, policy in (
+        (secret("probe"), "autotls-ca-secrets"),
+        (config_map(name="probe"), "autotls-ca-configmaps"),
+        (registration("probe"), "autotls-ca-registrations"),
+    ):
+        eventually(lambda item=item, policy=policy: policy in refusal(installed, item), f"policy {policy} in force")
+    return installed
+
+
+def refusal(installed: Installed, item: Manifest) -> str:
+    argv = ("create", "--dry-run=server", "-f", "-", f"--as=system:serviceaccount:{NAMESPACE}:{names.CA}")
+    try:
+        installed.api.kubectl(*argv, stdin=json.dumps(item))
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr)
+    return ""
+
+
+@pytest.fixture
+async def ca(enforced: Installed) -> AsyncIterator[Api]:
+    async with connect(kubeconfig=enforced.kubeconfig_of(names.CA)) as api:
+        yield api
+
+
+@pytest.fixture
+async def admin(installed: Installed) -> AsyncIterator[Api]:
+    async with connect(kubeconfig=installed.admin_kubeconfig) as api:
+        yield api

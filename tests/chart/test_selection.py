@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -16,12 +16,12 @@ import msgspec
 import pytest
 
 from kube.apply import apply, create, delete, path_of
-from kube.client import Api, connect
+from kube.client import Api
 from kube.errors import AlreadyExistsError, ApiError
 from mesh import names
 from mesh.config import MeshConfig, Mode
 from mesh.pod import Namespace, ObjectMeta, Pod
-from tests.chart.conftest import Installed, until
+from tests.chart.conftest import until
 from tests.chart.test_registrations import INJECT, MODES, Labels, entries, every_combination, wanted
 from webhook.decision import Inject, decide
 
@@ -37,12 +37,6 @@ def nobody() -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"https://127.0.0.1:{bound.getsockname()[1]}/mutate"
-
-
-@pytest.fixture
-async def admin(installed: Installed) -> AsyncIterator[Api]:
-    async with connect(kubeconfig=installed.admin_kubeconfig) as api:
-        yield api
 
 
 def namespace_name(inject: str | None, mode: str | None) -> str:
