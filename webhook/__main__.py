@@ -81,7 +81,8 @@ async def _run(config: MeshConfig, certificate_directory: Path, listen: Listen) 
             "namespaces": cluster.run_namespaces(),
             "nodes": cluster.run_nodes(),
         }
-        await serve(build_app(config, cluster), certificate, readiness, background, listen=listen)
+        app = build_app(config, cluster, draining=lambda: readiness.stopping)
+        await serve(app, certificate, readiness, background, listen=listen)
 
 
 if __name__ == "__main__":

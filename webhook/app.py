@@ -8,6 +8,7 @@ of ours, never a 500 and never half a patch.
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Final
@@ -55,17 +56,21 @@ class RequestError(Exception):
 class Admission:
     """The endpoint, an ASGI application of its own. Holds nothing that changes from request to request."""
 
-    def __init__(self, config: MeshConfig, cluster: Cluster, *, strict: bool = False) -> None:
+    def __init__(
+        self, config: MeshConfig, cluster: Cluster, *, strict: bool = False, draining: Callable[[], bool] = bool
+    ) -> None:
         self._config = config
         self._cluster = cluster
         self._strict = strict
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         status, body = await self._handle(scope, receive)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if status == 413:
-            # The rest of the body is on its way: closing is the only way not to read it.
+        # 413: the rest of the body is on its way, and closing is the only way not to read it. Draining: the API
+        # server would go on using this connection, endpoints or not, and lose the review that meets its end.
+        if status == 413 or self._draining():
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -113,8 +118,8 @@ class Admission:
         return namespace or admission.assumed_namespace(review.namespace, strict=self._strict)
 
 
-def build_app(config: MeshConfig, cluster: Cluster) -> FastAPI:
-    """The application that the API server calls."""
+def build_app(config: MeshConfig, cluster: Cluster, *, draining: Callable[[], bool] = bool) -> FastAPI:
+    """The application that the API server calls; once `draining()` is true every answer ends its connection."""
     app = FastAPI(
         title="autotls webhook",
         openapi_url=None,
@@ -124,7 +129,8 @@ def build_app(config: MeshConfig, cluster: Cluster) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for path, strict in ((MUTATE_PATH, False), (STRICT_PATH, True)):
-        app.add_route(path, Admission(config, cluster, strict=strict), methods=["POST"])  # pyright: ignore[reportArgumentType]
+        endpoint = Admission(config, cluster, strict=strict, draining=draining)
+        app.add_route(path, endpoint, methods=["POST"])  # pyright: ignore[reportArgumentType]
     return app
 
 

@@ -16,6 +16,10 @@ class Readiness:
         self._conditions = conditions
         self._stopping = False
 
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
     def stop(self) -> None:
         self._stopping = True
 

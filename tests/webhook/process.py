@@ -1,5 +1,6 @@
 """The real process of the webhook, `python -m webhook`, for tests."""
 
+import http.client
 import os
 import signal
 import ssl
@@ -59,11 +60,19 @@ class WebhookProcess:
         except OSError:
             return 0, ""
 
-    def mutate(self, body: bytes) -> bytes:
-        """The answer to a review sent over a connection of its own."""
-        request = urllib.request.Request(f"{self.url}/mutate?timeout=5s", body)
-        with urllib.request.urlopen(request, timeout=10, context=self.tls) as answer:
-            return answer.read()
+    def connect(self) -> http.client.HTTPSConnection:
+        """A connection to send reviews over, kept alive as the API server's are."""
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=self.tls)
+
+    def mutate(self, body: bytes, connection: http.client.HTTPSConnection | None = None) -> tuple[bytes, bool]:
+        """The answer to a review, and whether the connection ends with it. Raises OSError when there is none."""
+        over = connection or self.connect()
+        over.request("POST", "/mutate?timeout=5s", body)
+        with over.getresponse() as answer:
+            found = answer.read(), answer.getheader("connection") == "close"
+        if connection is None:
+            over.close()
+        return found
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""

@@ -20,7 +20,10 @@ REVIEW = review_path(VERSIONS[-1], "bare-pod").read_bytes()
 def test_process_serves_while_it_drains_and_ends_with_zero(apiserver: ApiServer, tmp_path: Path) -> None:
     with running_webhook(tmp_path, apiserver.kubeconfig, shutdown_s=600) as webhook:
         wait_until(lambda: webhook.health("/readyz") == (200, "ok\n"), "ready")
-        assert b'"patch"' in webhook.mutate(REVIEW)
+        connection = webhook.connect()
+        answer, closing = webhook.mutate(REVIEW, connection)
+        assert b'"patch"' in answer
+        assert not closing
         status, text = webhook.health("/metrics")
         assert status == 200
         for metric in (
@@ -31,7 +34,10 @@ def test_process_serves_while_it_drains_and_ends_with_zero(apiserver: ApiServer,
             assert metric in text
         webhook.process.terminate()
         wait_until(lambda: webhook.health("/readyz") == (503, "not ready: stopping\n"), "not ready any more")
-        assert b'"patch"' in webhook.mutate(REVIEW)
+        # On the connection that is open already, which no removed endpoint would end.
+        answer, closing = webhook.mutate(REVIEW, connection)
+        assert b'"patch"' in answer
+        assert closing
         # The second signal cuts the ten minutes short.
         assert webhook.stop() == 0
     events = [json.loads(line)["event"] for line in webhook.log.splitlines()]
@@ -48,7 +54,7 @@ def test_process_takes_up_a_new_certificate(apiserver: ApiServer, tmp_path: Path
 
         def served() -> bool:
             try:
-                return b'"patch"' in renewed.mutate(REVIEW)
+                return b'"patch"' in renewed.mutate(REVIEW)[0]
             except OSError:
                 return False
 
@@ -72,7 +78,7 @@ def test_process_without_an_api_server_lives_and_is_not_ready(tmp_path: Path) ->
     with running_webhook(tmp_path, kubeconfig) as webhook:
         assert webhook.health("/readyz") == (503, "not ready: namespaces\n")
         # It answers all the same: on the safe side, for nothing is known of the namespace.
-        assert b'"patch"' in webhook.mutate(REVIEW)
+        assert b'"patch"' in webhook.mutate(REVIEW)[0]
         assert webhook.stop() == 0
 
 
