@@ -5,7 +5,7 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +117,7 @@ class Space:
 
 
 @contextmanager
-def space(cluster: RunningCluster, name: str, *, labels: dict[str, str] | None = None) -> Iterator[Space]:
+def space(cluster: RunningCluster, name: str, *, labels: dict[str, str] | None = None) -> Generator[Space]:
     """A new namespace whose default ServiceAccount exists; deleted at the end, not waited for."""
     full = f"{name}-{secrets.token_hex(3)}"
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": full, "labels": labels or {}}})
@@ -127,6 +127,19 @@ def space(cluster: RunningCluster, name: str, *, labels: dict[str, str] | None =
         yield made
     finally:
         cluster.kubectl("delete", "namespace", full, "--wait=false", check=False)
+
+
+def a_pod(cluster: RunningCluster, name: str, *, spec: Object | None = None, **metadata: Any) -> Object:
+    """A pod that sleeps, its label `app` the same as its name; `metadata` and `spec` go over that."""
+    container = {"name": "app", "image": cluster.image("testbox"), "command": ["sleep", "infinity"]}
+    base: Object = {"terminationGracePeriodSeconds": 1, "containers": [container]}
+    labels = {"app": name} | metadata.pop("labels", {})
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels, **metadata},
+        "spec": base | (spec or {}),
+    }
 
 
 def as_list(objects: Sequence[Object]) -> str:

@@ -1,0 +1,205 @@
+"""`autotls check` and `version` against a real installation: healthy, and with one thing wrong at a time."""
+
+import json
+from typing import Any, Final
+from xml.etree import ElementTree
+
+import pytest
+
+from mesh import names
+from mesh.version import VERSION
+from tests.cluster.kubectl import (
+    Object,
+    Space,
+    a_pod,
+    eventually,
+    is_injected,
+    is_ready,
+    manifest_text,
+    run_autotls,
+    tell,
+)
+from tests.fixtures_cluster import RunningCluster
+
+pytestmark = pytest.mark.cluster
+
+Found = dict[str, Any]
+SECTIONS: Final = ["control plane", "certificates", "coverage", "sidecars"]
+
+
+def check(cluster: RunningCluster, *options: str) -> tuple[int, dict[str, Found]]:
+    """Exit code, and every check by its id."""
+    done = run_autotls(cluster, "check", "--output=json", *options)
+    assert done.stdout, done.stderr
+    return done.returncode, {each["id"]: each for each in json.loads(done.stdout)["checks"]}
+
+
+def finding(found: Found, subject: str) -> Found:
+    """The finding about `subject`; fails with all that were found when there is none."""
+    by_subject = {each["subject"]: each for each in found["findings"]}
+    assert subject in by_subject, found
+    return by_subject[subject]
+
+
+def a_service_account(name: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+
+
+def test_healthy_installation_passes_every_check(cluster: RunningCluster, shop: Space) -> None:
+    shop.apply(a_pod(cluster, "app"))
+    shop.wait_ready("app")
+
+    def outcome() -> tuple[int, dict[str, Found]] | None:
+        code, found = check(cluster, f"--namespace={shop.name}")
+        return (code, found) if all(each["verdict"] == "ok" for each in found.values()) else None
+
+    # A Secret that came after the pod, or a replica that another test has just ended, is a warning that passes.
+    healthy = eventually(outcome, lambda: f"all ok: {check(cluster, f'--namespace={shop.name}')}")
+    assert healthy
+    code, found = healthy
+    assert code == 0
+    assert list(dict.fromkeys(each["section"] for each in found.values())) == SECTIONS
+    assert shop.name in found["webhook-called"]["message"]
+    for certificate in ("root-certificate", "issuer-certificate", "webhook-certificate"):
+        assert found[certificate]["message"].endswith("left")
+
+
+def test_check_writes_nothing(cluster: RunningCluster, shop: Space) -> None:
+    def names_in_use() -> set[str]:
+        kinds = "pods,secrets,configmaps,serviceaccounts"
+        return {f"{each['kind']}/{each['metadata']['name']}" for each in shop.get(kinds)["items"]}
+
+    eventually(lambda: f"ConfigMap/{names.TRUST_BUNDLE_CONFIG_MAP}" in names_in_use(), "the trust bundle")
+    eventually(lambda: f"Secret/{names.identity_secret_name('default')}" in names_in_use(), "the identity")
+    before = names_in_use()
+    check(cluster, f"--namespace={shop.name}")
+    check(cluster, "--pre")
+    assert names_in_use() == before
+
+
+def test_pods_from_before_the_opt_in_are_named_with_the_command_that_restarts_them(
+    cluster: RunningCluster, outside: Space
+) -> None:
+    outside.kubectl("apply", "--filename=-", stdin=manifest_text(cluster, "app"))
+    outside.kubectl("rollout", "status", "deployment/shop", "--timeout=180s")
+    outside.kubectl("label", "namespace", outside.name, f"{names.INJECT_LABEL}={names.INJECT_ENABLED}")
+
+    code, found = check(cluster, f"--namespace={outside.name}")
+    assert code == 1
+    missing = finding(found["pods-covered"], f"deployment {outside.name}/shop")
+    assert missing["verdict"] == "fail"
+    assert (
+        missing["message"] == "1 pod(s) without sidecar: created before the opt-in, or while the webhook did not answer"
+    )
+    assert missing["hint"] == f"kubectl -n {outside.name} rollout restart deployment/shop"
+
+    cluster.kubectl(*missing["hint"].split()[1:])
+    outside.kubectl("rollout", "status", "deployment/shop", "--timeout=180s")
+    eventually(lambda: [is_injected(pod) for pod in outside.pods("app=shop")] == [True], "one pod, with its sidecar")
+    _, found = check(cluster, f"--namespace={outside.name}")
+    assert found["pods-covered"]["verdict"] == "ok"
+
+
+def test_proxy_image_that_cannot_be_pulled_is_found(cluster: RunningCluster, outside: Space) -> None:
+    text = manifest_text(cluster, "app")
+    injected = run_autotls(cluster, "inject", f"--namespace={outside.name}", "-", stdin=text).stdout
+    image = cluster.image("proxy")
+    missing = f"{image.rpartition(':')[0]}:missing"
+    outside.kubectl("apply", "--filename=-", stdin=injected.replace(image, missing))
+
+    def waiting() -> bool:
+        pods = outside.pods("app=shop")
+        statuses = [each for pod in pods for each in pod["status"].get("initContainerStatuses") or ()]
+        reasons = {each["state"].get("waiting", {}).get("reason") for each in statuses}
+        return bool(reasons & {"ErrImagePull", "ImagePullBackOff"})
+
+    eventually(waiting, lambda: f"a pull that fails: {[tell(pod) for pod in outside.pods('app=shop')]}")
+    (pod,) = outside.pods("app=shop")
+    code, found = check(cluster, f"--namespace={outside.name}")
+    assert code == 1
+    broken = finding(found["proxies-running"], f"pod {outside.name}/{pod['metadata']['name']}")
+    assert broken["message"].startswith(f"image {missing} cannot be pulled (")
+    assert broken["hint"]
+
+
+def test_foreign_secret_is_left_untouched_and_named(cluster: RunningCluster, outside: Space) -> None:
+    name = names.identity_secret_name("guest")
+    outside.kubectl("create", "secret", "generic", name, "--from-literal=tls.crt=mine")
+    before = outside.get("secret", name)
+    outside.apply(a_service_account("guest"), a_service_account("other"))
+    outside.kubectl("label", "namespace", outside.name, f"{names.INJECT_LABEL}={names.INJECT_ENABLED}")
+    eventually(lambda: outside.find("secret", names.identity_secret_name("other")), "the identity beside it")
+    outside.apply(a_pod(cluster, "visitor", spec={"serviceAccountName": "guest"}))
+
+    def visitor() -> bool:
+        pod = outside.get("pod", "visitor")
+        return is_injected(pod) and is_ready(pod)
+
+    eventually(visitor, "the pod runs, with its sidecar and without identity")
+    code, found = check(cluster, f"--namespace={outside.name}")
+    assert code == 1
+    foreign = finding(found["identities"], f"service account {outside.name}/guest")
+    assert foreign["message"] == f"Secret {name} was not made by autotls: 1 pod(s) in plaintext"
+    assert f"delete secret {name}" in foreign["hint"]
+    assert outside.get("secret", name) == before
+
+
+def test_limit_range_that_would_refuse_the_sidecar_is_found_before_it_does(
+    cluster: RunningCluster, shop: Space
+) -> None:
+    limits = [{"type": "Container", "max": {"cpu": "500m"}}]
+    metadata = {"name": "small"}
+    shop.apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": {"limits": limits}})
+    code, found = check(cluster, f"--namespace={shop.name}")
+    assert code == 1
+    refusal = finding(found["room-for-sidecars"], f"LimitRange {shop.name}/small")
+    assert refusal["message"] == "at most 500m cpu for a container"
+    # What the hint says is true: with the annotation on the namespace, the pod gets in.
+    assert shop.run("create", "--filename=-", stdin=json.dumps(a_pod(cluster, "app"))).returncode != 0
+    shop.kubectl("annotate", "namespace", shop.name, f"{names.SETTING_PREFIX}proxy-cpu-limit=500m")
+    eventually(
+        lambda: shop.run("create", "--filename=-", stdin=json.dumps(a_pod(cluster, "app"))).returncode == 0,
+        "the pod gets in once the webhook has seen the annotation",
+    )
+
+
+def test_before_installing_says_that_it_is_installed(cluster: RunningCluster) -> None:
+    code, found = check(cluster, "--pre")
+    assert code == 0
+    assert found["nothing-in-the-way"]["verdict"] == "warn"
+    assert found["nothing-in-the-way"]["message"] == "autotls is installed in namespace autotls"
+    others = {key: each["verdict"] for key, each in found.items() if key != "nothing-in-the-way"}
+    assert set(others.values()) == {"ok"}, found
+
+
+def test_junit_and_table_tell_the_same_as_json(cluster: RunningCluster, shop: Space) -> None:
+    option = f"--namespace={shop.name}"
+    _, found = check(cluster, option)
+    junit = ElementTree.fromstring(run_autotls(cluster, "check", "--output=junit", option).stdout)
+    assert {case.get("name") for case in junit.iter("testcase")} == set(found)
+    table = run_autotls(cluster, "check", option)
+    for each in found.values():
+        assert each["description"] in table.stdout
+    assert "\x1b" not in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("check", "--output=xml"), 2),
+        (("check", "--wait=soon"), 2),
+        (("check", "--context=nobody"), 1),
+        (("check", "--namespace=nobody-made-this"), 0),
+        (("version", "--client"), 0),
+    ],
+    ids=["unknown form", "no duration", "unknown context", "empty namespace", "no cluster asked"],
+)
+def test_exit_codes(cluster: RunningCluster, arguments: tuple[str, ...], code: int) -> None:
+    done = run_autotls(cluster, *arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_version_names_command_and_control_plane(cluster: RunningCluster) -> None:
+    found = json.loads(run_autotls(cluster, "version", "--output=json").stdout)
+    assert found == {"client": VERSION, "controlPlane": {"version": VERSION, "namespace": "autotls"}}
