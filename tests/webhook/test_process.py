@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.certificates import write_serving_pair
+from bench.loader import free_port
 from cluster.apiserver import ApiServer
 from tests.fixtures.admission.goldens import VERSIONS, review_path
 from tests.webhook.process import running_webhook, wait_until
@@ -61,8 +63,9 @@ def test_process_takes_up_a_new_certificate(apiserver: ApiServer, tmp_path: Path
         wait_until(served, "the new certificate served")
 
 
-def test_process_without_an_api_server_lives_and_is_not_ready(tmp_path: Path) -> None:
-    kubeconfig = tmp_path / "kubeconfig"
+def unreachable_cluster(folder: Path) -> Path:
+    """A kubeconfig for an API server that is not there."""
+    kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(
         json.dumps(
             {
@@ -75,7 +78,23 @@ def test_process_without_an_api_server_lives_and_is_not_ready(tmp_path: Path) ->
             }
         )
     )
-    with running_webhook(tmp_path, kubeconfig) as webhook:
+    return kubeconfig
+
+
+def run_to_the_end(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The process, which has to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "webhook"],
+        env={**os.environ, "AUTOTLS_CONFIG": str(folder / "config.yaml"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_process_without_an_api_server_lives_and_is_not_ready(tmp_path: Path) -> None:
+    with running_webhook(tmp_path, unreachable_cluster(tmp_path)) as webhook:
         assert webhook.health("/readyz") == (503, "not ready: namespaces\n")
         # It answers all the same: on the safe side, for nothing is known of the namespace.
         assert b'"patch"' in webhook.mutate(REVIEW)[0]
@@ -92,10 +111,23 @@ def test_process_without_an_api_server_lives_and_is_not_ready(tmp_path: Path) ->
 )
 def test_configuration_that_cannot_work_ends_the_process_with_two(tmp_path: Path, config: str, words: str) -> None:
     (tmp_path / "config.yaml").write_text(config)
-    environment = {**os.environ, "AUTOTLS_CONFIG": str(tmp_path / "config.yaml")}
-    done = subprocess.run(
-        [sys.executable, "-m", "webhook"], env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
+    done = run_to_the_end(tmp_path)
     assert done.returncode == 2
     (line,) = done.stdout.splitlines()
     assert words in json.loads(line)["error"]
+
+
+def test_port_that_is_taken_ends_the_process_with_three(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}")
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        done = run_to_the_end(
+            tmp_path,
+            KUBECONFIG=str(unreachable_cluster(tmp_path)),
+            AUTOTLS_WEBHOOK_TLS=str(tmp_path),
+            AUTOTLS_WEBHOOK_PORT=str(free_port()),
+            AUTOTLS_HEALTH_PORT=str(taken.getsockname()[1]),
+        )
+    assert done.returncode == 3
+    assert "address already in use" in done.stderr

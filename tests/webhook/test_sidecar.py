@@ -52,6 +52,12 @@ def test_without_redirect_the_proxy_is_told() -> None:
     assert {"name": "AUTOTLS_REDIRECT", "value": "off"} in proxy["env"]
 
 
+def test_strict_application_waits_for_its_proxy_longer_than_an_optional_one_may_be_held() -> None:
+    for build in (init_container, proxy_container):
+        container = build(default_settings(CONFIG, "strict"), CONFIG, guaranteed=False)
+        assert {"name": "AUTOTLS_WAIT_SECONDS", "value": "60"} in container["env"]
+
+
 def test_proxy_satisfies_pod_security_restricted_by_itself() -> None:
     """Every field that `restricted` asks for, so that nothing depends on the pod's own security context."""
     context = both()[1]["securityContext"]
