@@ -17,6 +17,11 @@ PROXY_COMMAND: Final = "autotls-proxy"
 WAIT_COMMAND: Final = "autotls-wait"
 STATUS_PORT_NAME: Final = "autotls-status"
 
+# Seconds that a strict application waits for its proxy before the kubelet starts the proxy again. The setting bounds
+# how long an optional one is held; a strict one must not start without, and on a busy node Envoy needs more than two
+# seconds: restarting it then, with the kubelet's growing back-off, is what makes it late.
+STRICT_WAIT_SECONDS: Final = 60
+
 _FIELD_VARIABLES: Final = {
     "AUTOTLS_POD_NAME": "metadata.name",
     "AUTOTLS_POD_NAMESPACE": "metadata.namespace",
@@ -96,7 +101,7 @@ def environment(settings: PodSettings, config: MeshConfig, *, redirect: bool) ->
         "AUTOTLS_MODE": settings.mode,
         "AUTOTLS_INBOUND": settings.inbound,
         "AUTOTLS_LOG_LEVEL": settings.log_level,
-        "AUTOTLS_WAIT_SECONDS": str(settings.wait_seconds),
+        "AUTOTLS_WAIT_SECONDS": str(STRICT_WAIT_SECONDS if settings.mode == "strict" else settings.wait_seconds),
         "AUTOTLS_DRAIN_SECONDS": str(settings.drain_seconds),
         "AUTOTLS_SKIP_INBOUND_PORTS": settings.skip_inbound_ports,
         "AUTOTLS_SKIP_OUTBOUND_PORTS": settings.skip_outbound_ports,
