@@ -6,9 +6,10 @@ property test holds the bytes equal to the builder's own. Source: RFC 5280 secti
 """
 
 import binascii
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -19,6 +20,11 @@ _TRUE: Final = bytes((_BOOLEAN, 1, 0xFF))
 _VERSION_3: Final = bytes.fromhex("a003020102")  # [0] EXPLICIT INTEGER 2
 _EXTENSIONS: Final = 0xA3  # [3] EXPLICIT
 
+_GENERAL_NAME: Final = {"DNS": 0x82, "URI": 0x86}  # [2] and [6] IMPLICIT IA5String
+_SAN_CRITICAL: Final = bytes.fromhex("0603551d110101ff")  # OID 2.5.29.17, TRUE
+_SKI: Final = bytes.fromhex("301d0603551d0e04160414")  # OID 2.5.29.14, OCTET STRING of an OCTET STRING of 20 octets
+# SubjectPublicKeyInfo of an uncompressed P-256 point ends in its 65 octets (RFC 5480 2.2).
+_POINT_BYTES: Final = 65
 _LINE_BYTES: Final = 48  # 64 characters of base64 (RFC 7468 2)
 
 ECDSA_WITH_SHA256: Final = bytes.fromhex("300a06082a8648ce3d040302")  # RFC 5758 3.2: no parameters
@@ -73,27 +79,38 @@ def oid(dotted: str) -> bytes:
     return value(_OID, bytes(content))
 
 
+def alternative_names(names: Sequence[tuple[str, str]]) -> bytes:
+    """The critical SAN extension of names given as ("URI" or "DNS", text) (RFC 5280 4.2.1.6)."""
+    listed = b"".join([value(_GENERAL_NAME[kind], text.encode("ascii")) for kind, text in names])
+    return sequence(_SAN_CRITICAL, value(_OCTET_STRING, value(_SEQUENCE, listed)))
+
+
+def subject_key_identifier(public_key: bytes) -> bytes:
+    """The SKI extension for a SubjectPublicKeyInfo of P-256 (RFC 5280 4.2.1.2, method 1).
+
+    SHA-1 of the key's bits: an identifier and not a proof, hence no weakness.
+    """
+    return _SKI + hashlib.sha1(public_key[-_POINT_BYTES:], usedforsecurity=False).digest()
+
+
 def to_be_signed(
-    *,
-    serial: int,
-    algorithm: bytes,
-    issuer: bytes,
-    validity: tuple[datetime, datetime],
-    subject: bytes,
-    public_key: bytes,
-    extensions: Sequence[bytes],
+    serial: int, before_validity: bytes, validity: tuple[datetime, datetime], after_validity: bytes, extensions: bytes
 ) -> bytes:
-    """TBSCertificate (RFC 5280 4.1); everything but `serial` and `validity` is DER already."""
+    """TBSCertificate (RFC 5280 4.1): `before_validity` is algorithm and issuer, `after_validity` subject and key."""
     return sequence(
         _VERSION_3,
         integer(serial),
-        algorithm,
-        issuer,
-        sequence(time(validity[0]), time(validity[1])),
-        subject,
-        public_key,
-        value(_EXTENSIONS, sequence(*extensions)),
+        before_validity,
+        period(*validity),
+        after_validity,
+        value(_EXTENSIONS, value(_SEQUENCE, extensions)),
     )
+
+
+@lru_cache(maxsize=16)
+def period(start: datetime, end: datetime) -> bytes:
+    """Validity; many leaves are issued within one second."""
+    return sequence(time(start), time(end))
 
 
 def certificate(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
@@ -104,7 +121,6 @@ def certificate(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
 def pem(label: str, content: bytes) -> bytes:
     """The textual encoding (RFC 7468): base64 in lines of 64 characters."""
     name = label.encode()
-    lines = b"".join(
-        binascii.b2a_base64(content[start : start + _LINE_BYTES]) for start in range(0, len(content), _LINE_BYTES)
-    )
+    encode, starts = binascii.b2a_base64, range(0, len(content), _LINE_BYTES)
+    lines = b"".join([encode(content[start : start + _LINE_BYTES]) for start in starts])
     return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (name, lines, name)

@@ -3,7 +3,6 @@
 Nothing leaves this module unverified: `ca.verify` parses what was made and judges it before it is returned.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,7 +15,7 @@ from ca import der, profile
 from ca.authority import Authority
 from ca.errors import IssueError
 from ca.profile import Constraints, Extension, Lifetimes, Subject
-from ca.verify import expect_leaf, key_identifier, signed_by
+from ca.verify import expect_leaf, expected_names, key_identifier, signed_by
 from mesh.svid import PrivateKey, certificate_pem, private_key_pem
 
 _SHA256: Final = hashes.SHA256()
@@ -75,10 +74,10 @@ class LeafIssuer:
         self.authority = authority
         self._lifetimes = lifetimes
         self._chain_pem = b"".join(certificate_pem(one) for one in authority.chain)
-        self._issuer_name = authority.certificate.subject.public_bytes()
         self._algorithm = der.RSA_WITH_SHA256 if isinstance(authority.key, rsa.RSAPrivateKey) else der.ECDSA_WITH_SHA256
+        self._before_validity = self._algorithm + authority.certificate.subject.public_bytes()
         self._authority_id = der.extension(_authority_key_identifier(authority.certificate), critical=False)
-        self._fixed: dict[type, tuple[bytes, ...]] = {}
+        self._fixed: dict[type, bytes] = {}
 
     def __repr__(self) -> str:
         return f"LeafIssuer({self.authority!r})"
@@ -108,26 +107,19 @@ class LeafIssuer:
         public_key = key.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        return der.to_be_signed(
-            serial=serial,
-            algorithm=self._algorithm,
-            issuer=self._issuer_name,
-            validity=validity,
-            subject=_EMPTY_SUBJECT,
-            public_key=public_key,
-            extensions=(
-                *self._fixed_extensions(subject),
-                # RFC 5280 4.2.1.6: critical, since the subject is empty.
-                der.extension(profile.alternative_names(subject), critical=True),
-                der.extension(_subject_key_identifier(public_key), critical=False),
-                self._authority_id,
-            ),
+        extensions = (
+            self._fixed_extensions(subject)
+            # RFC 5280 4.2.1.6: critical, since the subject is empty.
+            + der.alternative_names(expected_names(subject))
+            + der.subject_key_identifier(public_key)
+            + self._authority_id
         )
+        return der.to_be_signed(serial, self._before_validity, validity, _EMPTY_SUBJECT + public_key, extensions)
 
-    def _fixed_extensions(self, subject: Subject) -> tuple[bytes, ...]:
+    def _fixed_extensions(self, subject: Subject) -> bytes:
         kind = type(subject)
         if kind not in self._fixed:
-            self._fixed[kind] = tuple(
+            self._fixed[kind] = b"".join(
                 der.extension(content, critical=critical) for content, critical in profile.leaf_extensions(subject)
             )
         return self._fixed[kind]
@@ -139,13 +131,6 @@ class LeafIssuer:
 
 
 _EMPTY_SUBJECT: Final = profile.EMPTY_SUBJECT.public_bytes()
-# SubjectPublicKeyInfo of an uncompressed P-256 point ends in its 65 octets (RFC 5480 2.2).
-_POINT_BYTES: Final = 65
-
-
-def _subject_key_identifier(public_key: bytes) -> x509.SubjectKeyIdentifier:
-    """RFC 5280 4.2.1.2 (1): SHA-1 of the key's bits. An identifier, not a proof, hence not a weakness."""
-    return x509.SubjectKeyIdentifier(hashlib.sha1(public_key[-_POINT_BYTES:], usedforsecurity=False).digest())
 
 
 def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
