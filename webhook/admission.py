@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from msgspec.structs import replace
+
 from mesh import names
 from mesh.config import MeshConfig
 from mesh.kubelet import KubeletVersion
@@ -77,16 +79,19 @@ def is_strict(pod: Pod, namespace: Namespace | None, config: MeshConfig) -> bool
     return mode_of(pod.metadata, namespace.metadata if namespace else ObjectMeta(), config) == "strict"
 
 
-def assumed_namespace(name: str, *, strict: bool) -> Namespace:
+def assumed_namespace(name: str) -> Namespace:
     """What is assumed of a namespace that could not be read.
 
     It may enforce PodSecurity: assuming that it does costs the pod its outbound redirect, assuming that it does
     not could keep the pod from being created at all.
     """
-    labels = {PSS_ENFORCE_LABEL: "restricted"}
-    if strict:
-        labels[names.MODE_LABEL] = "strict"
-    return Namespace(metadata=ObjectMeta(name=name, labels=labels))
+    return Namespace(metadata=ObjectMeta(name=name, labels={PSS_ENFORCE_LABEL: "restricted"}))
+
+
+def strict_namespace(namespace: Namespace) -> Namespace:
+    """`namespace` as the strict registration's selectors saw it: what we know of it may be older than they."""
+    labels = {**(namespace.metadata.labels or {}), names.MODE_LABEL: "strict"}
+    return replace(namespace, metadata=replace(namespace.metadata, labels=labels))
 
 
 @lru_cache(maxsize=4096)

@@ -28,7 +28,8 @@ from webhook.metrics import FAULTS, REFUSED_REQUESTS, SECONDS, admissions
 from webhook.sources import Cluster
 
 MUTATE_PATH: Final = "/mutate"
-# For a registration with `failurePolicy: Fail`: says that the pod is strict even where nothing else could be read.
+# For the registration with `failurePolicy: Fail`: its selectors found the pod strict, so it is, even where the
+# namespace cannot be read or our mirror of it is older than its label.
 STRICT_PATH: Final = "/mutate/strict"
 # etcd takes objects of 1.5 MiB and the API server requests of 3 MiB; a review holds the object at most twice.
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
@@ -95,6 +96,8 @@ class Admission:
                 outcome = admission.ignored(review)
             else:
                 namespace = self._cluster.namespace(review.namespace) or await self._unknown(review, deadline_s)
+                if self._strict:
+                    namespace = admission.strict_namespace(namespace)
                 outcome = admission.answer(
                     review, pod, namespace, self._config, oldest_kubelet=self._cluster.oldest_kubelet
                 )
@@ -115,7 +118,7 @@ class Admission:
         """A namespace that the mirror does not hold yet: made a moment ago, or the API server is hard to reach."""
         timeout_s = min(NAMESPACE_READ_S, deadline_s / 2)
         namespace = await self._cluster.read_namespace(review.namespace, timeout_s=timeout_s)
-        return namespace or admission.assumed_namespace(review.namespace, strict=self._strict)
+        return namespace or admission.assumed_namespace(review.namespace)
 
 
 def build_app(config: MeshConfig, cluster: Cluster, *, draining: Callable[[], bool] = bool) -> FastAPI:

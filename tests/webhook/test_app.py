@@ -134,10 +134,21 @@ async def test_namespace_that_cannot_be_read_is_assumed_to_enforce_pod_security(
     assert response["auditAnnotations"]["reason"] == "no_redirect"
 
 
-async def test_strict_path_makes_pods_of_an_unreadable_namespace_strict() -> None:
-    response = await respond(FakeCluster(), review(), "/mutate/strict")
-    proxy = patch_of(response)[2]["value"][0]
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        pytest.param(FakeCluster(), id="namespace cannot be read"),
+        pytest.param(FakeCluster([namespace()]), id="mirror is older than the label"),
+    ],
+)
+async def test_strict_path_makes_pods_strict_whatever_we_know(cluster: FakeCluster) -> None:
+    response = await respond(cluster, review(), "/mutate/strict")
+    proxy = patch_of(response)[2]["value"][-1]
+    assert proxy["name"] == names.PROXY_CONTAINER
     assert {"name": "AUTOTLS_MODE", "value": "strict"} in proxy["env"]
+    bad = review(pod_object(annotations={"config.autotls.io/inbound": "both"}))
+    assert not (await respond(cluster, bad, "/mutate/strict"))["allowed"]
+    assert (await respond(cluster, bad, "/mutate"))["allowed"]
 
 
 @pytest.mark.parametrize(
@@ -313,5 +324,5 @@ def test_deadline_is_a_little_before_the_callers(query: bytes, seconds: float) -
 
 
 def test_assumed_namespace_keeps_its_name() -> None:
-    space = app_module.admission.assumed_namespace("shop", strict=False)
+    space = app_module.admission.assumed_namespace("shop")
     assert space == Namespace(metadata=ObjectMeta(name="shop", labels={PSS_ENFORCE_LABEL: "restricted"}))
