@@ -1,0 +1,130 @@
+"""The node as seen from the machine: processes of containers, Kubernetes' own programs, and peers in its network."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cluster import controlplane, lifecycle, network, node
+from cluster.node import Node
+from cluster.processes import end
+from mesh import names
+from tests.cluster.kubectl import Object, eventually, statuses_of
+from tests.fixtures_cluster import RunningCluster
+
+CALLER: Final = Path(__file__).with_name("caller.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The node of a running cluster."""
+
+    cluster: RunningCluster
+
+    @property
+    def node(self) -> Node:
+        folder = self.cluster.folder
+        link = network.current(folder)
+        assert link is not None
+        return Node(folder, lifecycle.plane_of(folder, link), link, lifecycle.table_of(folder))
+
+    def process_of(self, pod: Object, container: str) -> int:
+        """The pid on the machine of a running container's process 1."""
+        wanted = statuses_of(pod)[container]["containerID"].removeprefix("containerd://")
+        return self.processes()[wanted]
+
+    def processes(self) -> dict[str, int]:
+        """Container id -> pid on the machine of its process 1."""
+        argv = [str(self.cluster.folder.bin / "ctr"), "tasks", "list"]
+        listed = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+        rows = [line.split() for line in listed if line and not line.startswith("TASK")]
+        return {row[0]: int(row[1]) for row in rows if row[2] == "RUNNING"}
+
+    def envoy_of(self, pod: Object) -> int | None:
+        """The pid of Envoy, the child of the sidecar's process 1; None while it is not running."""
+        parent = self.process_of(pod, names.PROXY_CONTAINER)
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        named = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "envoy"]
+        return named[0] if named else None
+
+    @contextmanager
+    def paused(self, *pids: int) -> Generator[None]:
+        """These processes stand still: they keep their connections and answer nobody."""
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                if Path(f"/proc/{pid}").exists():
+                    os.kill(pid, signal.SIGCONT)
+
+    def kill(self, program: str) -> None:
+        """SIGKILL to one of Kubernetes' own programs, as a crash."""
+        process = self.node.table.get(program)
+        assert process is not None, f"{program} does not run"
+        end([process], grace_s=0)
+
+    def start(self, program: str) -> None:
+        """Start it again on the same data."""
+        machine, folder = self.node, self.cluster.folder
+        holder = machine.table.get("holder")
+        assert holder is not None
+        if machine.table.get(program) is not None:
+            return
+        match program:
+            case "etcd":
+                controlplane.start_storage(machine.plane, machine.table, folder.tools / "etcd", machine.enter_network)
+            case "kube-apiserver":
+                binary = folder.tools / "kube-apiserver"
+                controlplane.start_apiserver(machine.plane, machine.table, binary, machine.enter_network)
+            case "kubelet":
+                node.start_kubelet(machine, holder)
+            case _:
+                raise AssertionError(program)
+
+    def call(self, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
+        """What a peer on the node's network sees of each job (see `caller.py`)."""
+        argv = [*self.cluster.enter_network, sys.executable, str(CALLER), "once"]
+        done = subprocess.run(argv, input=json.dumps(jobs), capture_output=True, text=True, check=True, timeout=300)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Requests that go on in the background, and what became of each."""
+
+    lines: Path
+
+    def answers(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def wait_for_more(self, count: int = 3) -> None:
+        """Returns when so many more requests have ended than now."""
+        before = len(self.answers())
+        eventually(lambda: len(self.answers()) >= before + count, f"{count} more requests in {self.lines.name}")
+
+    def failures(self) -> list[dict[str, Any]]:
+        return [answer for answer in self.answers() if answer.get("status") != 200]
+
+
+@contextmanager
+def watching(enter: Sequence[str], job: dict[str, Any], lines: Path) -> Generator[Watch]:
+    """Repeats `job` in the network that `enter` leads to, until the block ends."""
+    lines.touch()
+    argv = [*enter, sys.executable, str(CALLER), "watch", str(lines)]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(job))
+    process.stdin.close()
+    try:
+        yield Watch(lines)
+    finally:
+        process.kill()
+        process.wait(timeout=30)

@@ -1,0 +1,270 @@
+"""Identities of real pods: when they are there, what openssl and Envoy say to them, and who is refused."""
+
+import base64
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from mesh import names
+from tests.cluster.kubectl import OPTED_IN, Object, Space, as_list, eventually, is_ready, space, tell
+from tests.cluster.machine import Machine
+from tests.cluster.plane import Plane, a_pod, an_account, save_identity
+from tests.fixtures_cluster import RunningCluster
+
+pytestmark = pytest.mark.cluster
+
+FIRST, NEW_NAMESPACE, KNOWN = "new ServiceAccount", "new namespace", "known ServiceAccount"
+STARTS: Final = (*[FIRST] * 27, *[NEW_NAMESPACE] * 11, *[KNOWN] * 14)
+BATCH: Final = 7
+ARRIVAL_S: Final = 200.0
+"""The kubelet looks at its Secrets again every 15 s in this cluster (syncFrequency); the rest is for a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One pod that was started, and what a peer saw of it."""
+
+    case: str
+    spiffe_id: str
+    early: bool
+    """Its identity was in the volume before the kubelet made the pod's sandbox."""
+    served: dict[str, Any]
+    """What a peer was shown on 15108."""
+    accepted: dict[str, Any]
+    """What it was answered as a client of another pod."""
+    faults: list[str]
+    """What openssl says about its certificate as a client's and as a server's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything that was started, and a server that stays."""
+
+    starts: list[Start]
+    server: str
+    """Its address."""
+    identity: Path
+    """Of some ServiceAccount of the mesh."""
+
+
+@pytest.fixture(scope="module")
+def fleet(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    Plane(cluster).wait_healthy()
+    folder = tmp_path_factory.mktemp("identities")
+    with space(cluster, "identity", labels=OPTED_IN) as home:
+        home.apply(an_account("server"))
+        known = eventually(lambda: home.find("secret", names.identity_secret_name("server")), "the server's identity")
+        identity = save_identity(known, folder / "known")
+        home.apply(a_pod(cluster, "server", "server"))
+        server = home.wait_ready("server")[0]["status"]["podIP"]
+        starts: list[Start] = []
+        for first in range(0, len(STARTS), BATCH):
+            cases = STARTS[first : first + BATCH]
+            starts += start(home, [(case, f"p{first + number}") for number, case in enumerate(cases)], server, folder)
+        yield Fleet(starts, server, identity)
+
+
+def start(home: Space, batch: list[tuple[str, str]], server: str, folder: Path) -> list[Start]:
+    """Starts pods with one `kubectl apply`, looks at each, and removes them."""
+    cluster, machine = home.cluster, Machine(home.cluster)
+    objects: list[Object] = []
+    places: dict[str, str] = {}
+    for case, name in batch:
+        places[name] = f"{home.name}-{name}" if case == NEW_NAMESPACE else home.name
+        if case == NEW_NAMESPACE:
+            metadata = {"name": places[name], "labels": OPTED_IN}
+            objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        account = "server" if case == KNOWN else name
+        if case != KNOWN:
+            objects.append(in_namespace(an_account(account), places[name]))
+        objects.append(in_namespace(small_pod(cluster, name, account), places[name]))
+    cluster.kubectl("apply", "--filename=-", stdin=as_list(objects))
+    pods = wait_ready(cluster, places)
+    seen = [look(machine, case, pods[name], server, folder) for case, name in batch]
+    for case, name in batch:
+        if case == NEW_NAMESPACE:
+            cluster.kubectl("delete", "namespace", places[name], "--wait=false")
+    mine = [name for case, name in batch if case != NEW_NAMESPACE]
+    if mine:
+        home.kubectl("delete", "pod", *mine, "--wait=false")
+    return seen
+
+
+def in_namespace(item: Object, namespace: str) -> Object:
+    return {**item, "metadata": {**item["metadata"], "namespace": namespace}}
+
+
+def small_pod(cluster: RunningCluster, name: str, account: str) -> Object:
+    """Something that runs and does nothing: 52 servers would be a test of the machine."""
+    pod = a_pod(cluster, name, account)
+    pod["spec"]["containers"][0]["command"] = ["sleep", "infinity"]
+    del pod["spec"]["containers"][0]["readinessProbe"]
+    return pod
+
+
+def wait_ready(cluster: RunningCluster, places: dict[str, str]) -> dict[str, Object]:
+    def ready() -> dict[str, Object] | None:
+        found = cluster.get("pods", "--all-namespaces")["items"]
+        pods = {p["metadata"]["name"]: p for p in found if places.get(p["metadata"]["name"]) == namespace_of(p)}
+        waiting = [tell(pod) for pod in pods.values() if not is_ready(pod)]
+        told[:] = [*waiting, f"{len(pods)} of {len(places)} exist"]
+        return pods if len(pods) == len(places) and not waiting else None
+
+    told: list[str] = []
+    return eventually(ready, lambda: f"pods Ready: {told}")
+
+
+def namespace_of(item: Object) -> str:
+    return item["metadata"]["namespace"]
+
+
+def look(machine: Machine, case: str, pod: Object, server: str, folder: Path) -> Start:
+    files = Path(f"/proc/{machine.process_of(pod, names.PROXY_CONTAINER)}/root")
+    # /var/run is a link to /run in the image, and an absolute link would lead out of this root.
+    mount = files / names.IDENTITY_MOUNT.removeprefix("/var/")
+    # The kubelet swaps `..data` when the content changes, and mounts before it asks for a sandbox, whose first file
+    # is /etc/hostname.
+    early = has_key(mount) and os.lstat(mount / "..data").st_mtime_ns < (files / "etc/hostname").stat().st_mtime_ns
+    eventually(lambda: has_key(mount), "identity files", deadline_s=ARRIVAL_S)
+    account, namespace = pod["spec"]["serviceAccountName"], namespace_of(pod)
+    secret = Space(machine.cluster, namespace).get("secret", names.identity_secret_name(account))
+    own = save_identity(secret, folder / pod["metadata"]["name"])
+    served: list[dict[str, Any]] = []
+
+    def answered() -> dict[str, Any] | None:
+        # Envoy reads files that came later by itself, a moment after they came.
+        as_server = {"address": pod["status"]["podIP"], "port": names.INBOUND_TLS_PORT, "identity": str(own)}
+        as_client = {"address": server, "port": names.INBOUND_TLS_PORT, "identity": str(own)}
+        served[:] = machine.call(as_server, as_client)
+        return served[0] if "peer" in served[0] else None
+
+    eventually(answered, lambda: f"{pod['metadata']['name']} serves its identity: {served}", deadline_s=ARRIVAL_S)
+    spiffe_id = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
+    return Start(case, spiffe_id, early, served[0], served[1], openssl_faults(own))
+
+
+def has_key(mount: Path) -> bool:
+    return (mount / "..data" / names.TLS_PRIVATE_KEY_KEY).exists()
+
+
+def openssl_faults(folder: Path) -> list[str]:
+    """What `openssl verify` complains about: the leaf against the bundle, with the issuer beside it untrusted."""
+    faults: list[str] = []
+    for purpose in ("sslclient", "sslserver"):
+        chain = folder / names.TLS_CERT_KEY
+        argv = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(folder / "ca.crt")]
+        done = subprocess.run(
+            [*argv, "-untrusted", str(chain), str(chain)], capture_output=True, text=True, check=False
+        )
+        if done.returncode or not done.stdout.strip().endswith(": OK"):
+            faults.append(f"{purpose}: {done.stdout}{done.stderr}")
+    return faults
+
+
+def test_secrets_are_there_when_the_kubelet_mounts_them(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """How often is printed: for a pod whose ServiceAccount is made in the same moment it is a race that we aim to win.
+    For a known ServiceAccount it is none."""
+    with capsys.disabled():
+        print(f"\nidentity there before the first mount: {sum(each.early for each in fleet.starts)} of {len(STARTS)}")
+        for case in (FIRST, NEW_NAMESPACE, KNOWN):
+            early = [each.early for each in fleet.starts if each.case == case]
+            print(f"  {case}: {sum(early)} of {len(early)}")
+    assert len(fleet.starts) == len(STARTS) >= 50
+    assert all(each.early for each in fleet.starts if each.case == KNOWN)
+
+
+def test_every_pod_serves_the_identity_of_its_service_account(fleet: Fleet) -> None:
+    assert [each.served.get("peer") for each in fleet.starts] == [each.spiffe_id for each in fleet.starts]
+
+
+def test_envoy_accepts_every_identity(fleet: Fleet) -> None:
+    assert [each.accepted for each in fleet.starts if each.accepted.get("status") != 200] == []
+
+
+def test_openssl_verifies_every_certificate(fleet: Fleet) -> None:
+    assert [each for each in fleet.starts if each.faults] == []
+
+
+def test_every_service_account_has_a_certificate_of_its_own(fleet: Fleet) -> None:
+    serials = {each.spiffe_id: each.served["serial"] for each in fleet.starts}
+    assert len(set(serials.values())) == len(serials)
+
+
+def test_openssl_verifies_the_control_planes_certificates(cluster: RunningCluster, tmp_path: Path) -> None:
+    plane = Plane(cluster)
+    secrets = {name: plane.space.get("secret", name) for name in (names.ISSUER_SECRET, names.WEBHOOK_TLS_SECRET)}
+    issuer = save_identity(secrets[names.ISSUER_SECRET], tmp_path / "issuer")
+    webhook = save_identity(secrets[names.WEBHOOK_TLS_SECRET], tmp_path / "webhook")
+    assert openssl_faults(webhook) == []
+    argv = ["openssl", "verify", "-x509_strict", "-CAfile", str(issuer / "ca.crt"), str(issuer / "tls.crt")]
+    assert subprocess.run(argv, capture_output=True, text=True, check=False).returncode == 0
+
+
+def test_published_bundle_is_the_one_in_the_secrets(cluster: RunningCluster, fleet: Fleet) -> None:
+    issuer = Plane(cluster).space.get("secret", names.ISSUER_SECRET)
+    bundle = base64.b64decode(issuer["data"][names.TRUST_BUNDLE_KEY]).decode()
+    namespace = fleet.starts[-1].spiffe_id.split("/")[4]
+    published = Space(cluster, namespace).get("configmap", names.TRUST_BUNDLE_CONFIG_MAP)
+    assert published["data"] == {names.TRUST_BUNDLE_KEY: bundle}
+    assert (fleet.identity / names.TRUST_BUNDLE_KEY).read_text() == bundle
+
+
+def test_peer_without_a_certificate_is_refused(cluster: RunningCluster, fleet: Fleet) -> None:
+    job = {"address": fleet.server, "port": names.INBOUND_TLS_PORT, "identity": str(fleet.identity)}
+    answers = Machine(cluster).call(job, {**job, "certificate": False})
+    assert answers[0]["status"] == 200
+    assert "CERTIFICATE_REQUIRED" in answers[1]["error"]
+
+
+@pytest.mark.parametrize("case", ["another root, our trust domain", "our root, another trust domain"])
+def test_peer_of_another_mesh_is_refused(cluster: RunningCluster, fleet: Fleet, tmp_path: Path, case: str) -> None:
+    """The second is what our own issuer could never sign: its name constraints forbid it, and Envoy looks as well."""
+    other = tmp_path / "other"
+    other.mkdir()
+    domain = "cluster.local" if case.startswith("another root") else "elsewhere.example"
+    make_leaf(other, f"spiffe://{domain}/ns/shop/sa/web", signer=signer_of(cluster, tmp_path, case))
+    (other / names.TRUST_BUNDLE_KEY).write_bytes((fleet.identity / names.TRUST_BUNDLE_KEY).read_bytes())
+    job = {"address": fleet.server, "port": names.INBOUND_TLS_PORT}
+    answers = Machine(cluster).call({**job, "identity": str(fleet.identity)}, {**job, "identity": str(other)})
+    assert answers[0]["status"] == 200
+    assert "error" in answers[1], answers[1]
+    assert "ALERT" in answers[1]["error"].upper()
+
+
+def signer_of(cluster: RunningCluster, folder: Path, case: str) -> tuple[Path, Path]:
+    """Certificate and key that sign the stranger: a root of his own, or our issuer with its key as a thief has it."""
+    certificate, key = folder / "signer.crt", folder / "signer.key"
+    if case.startswith("our root"):
+        issuer = Plane(cluster).space.get("secret", names.ISSUER_SECRET)
+        certificate.write_bytes(base64.b64decode(issuer["data"][names.TLS_CERT_KEY]))
+        key.write_bytes(base64.b64decode(issuer["data"][names.TLS_PRIVATE_KEY_KEY]))
+        return certificate, key
+    openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"),
+        *("-subj", "/CN=another root", "-keyout", str(key), "-out", str(certificate)),
+    )
+    return certificate, key
+
+
+def make_leaf(folder: Path, uri: str, *, signer: tuple[Path, Path]) -> None:
+    request, extensions, leaf = folder / "request", folder / "extensions", folder / "leaf"
+    openssl(
+        *("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/O=autotls"),
+        *("-keyout", str(folder / names.TLS_PRIVATE_KEY_KEY), "-out", str(request)),
+    )
+    extensions.write_text(f"subjectAltName=URI:{uri}\nextendedKeyUsage=clientAuth,serverAuth\n")
+    certificate, key = signer
+    openssl(
+        *("x509", "-req", "-in", str(request), "-days", "1", "-extfile", str(extensions), "-out", str(leaf)),
+        *("-CA", str(certificate), "-CAkey", str(key), "-CAcreateserial"),
+    )
+    (folder / names.TLS_CERT_KEY).write_text(leaf.read_text() + certificate.read_text())
+
+
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
