@@ -46,9 +46,6 @@ def import_images(folder: RunFolder, images: Sequence[Image]) -> dict[str, str]:
 def install(folder: RunFolder, references: Mapping[str, str]) -> None:
     """Chart and sample application, everything Ready; then says what `autotls check` says. Raises StartError."""
     kubectl = Kubectl(folder.tools / "kubectl", folder.kubeconfig)
-    if not (CHART / "templates").is_dir():
-        say("there is no chart yet: nothing installed")
-        return
     _namespace(kubectl)
     say("installing the chart")
     helm_install(folder, references)

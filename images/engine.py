@@ -45,7 +45,14 @@ class Engine:
         commands = {
             "docker": [*self.command, "save", f"--output={archive}", reference],
             "podman": [*self.command, "save", "--format=oci-archive", f"--output={archive}", reference],
-            "buildah": [*self.command, "push", "--quiet", reference, f"oci-archive:{archive}:{reference}"],
+            "buildah": [
+                *self.command,
+                "push",
+                "--quiet",
+                "--disable-compression",
+                reference,
+                f"oci-archive:{archive}:{reference}",
+            ],
         }
         run_logged(commands[self.name], title=f"export of {reference}", log=log, hint="is there room in the cache?")
 
