@@ -11,6 +11,7 @@ back exactly:
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -24,6 +25,10 @@ CREATED_SPACES: Final = 1
 # How a null was written -> the spaces behind the opening bracket of what replaced it.
 NULL_SPACES: Final = {"null": 2, "~": 3, "Null": 4, "NULL": 5, "": 6}
 MERGE_KEY: Final = "<<"
+# Text that is a string to every reader. PyYAML alone would leave `y` or `1e3` bare, which Kubernetes' reader
+# (sigs.k8s.io/yaml, YAML 1.1 as Go has it) takes for a boolean and a number.
+_PLAIN: Final = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*(:/?/?[A-Za-z0-9_./-]+)*")
+_RESERVED: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
 
 class SpliceError(CliError):
@@ -166,10 +171,26 @@ def _block_lines(text: str, first: yaml.Node, at: int, new: Any) -> Edit:
     return Edit(line, line, block)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that a YAML reader could take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: Any, text: str) -> yaml.ScalarNode:
+    plain = _PLAIN.fullmatch(text) is not None and text.lower() not in _RESERVED
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _text)  # pyright: ignore[reportUnknownMemberType] - yaml has no types
+
+
 def dump_block(value: Any, indent: int, newline: str) -> str:
     """`value` as block YAML, each line indented and ended by `newline`."""
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    dumped = yaml.dump(value, Dumper=dumper, default_flow_style=False, sort_keys=False, width=2**30, allow_unicode=True)
+    dumped = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=False, sort_keys=False, width=2**30, allow_unicode=True
+    )
     return "".join(" " * indent + line + newline for line in dumped.splitlines())
 
 

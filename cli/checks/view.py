@@ -1,5 +1,6 @@
 """What the checks read of a cluster: every list is read once, and shared by all checks of a run."""
 
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -8,8 +9,8 @@ import msgspec
 
 from cli.installation import Registration, find_registration, read_config
 from kube.client import Api
-from kube.errors import NotFoundError
-from kube.kinds import NAMESPACES, NODES, PODS, ConfigMap, HasMetadata, Node
+from kube.errors import ForbiddenError, NotFoundError
+from kube.kinds import CONFIG_MAPS, NAMESPACES, NODES, PODS, ConfigMap, HasMetadata, Node, Secret
 from kube.read import get, list_all
 from mesh import names
 from mesh.config import MeshConfig
@@ -113,25 +114,45 @@ class View:
         return await self._once("config", read)
 
     async def bundle(self) -> TrustBundle:
-        """The roots that are trusted now, as the CA published them. Raises MissingError."""
-        path = f"/api/v1/namespaces/{self.control_plane}/configmaps/{names.TRUST_BUNDLE_CONFIG_MAP}"
-        found = await self._once("bundle", lambda: self.find(path, ConfigMap))
-        pem = ((found.data or {}) if found else {}).get(names.TRUST_BUNDLE_KEY)
+        """The roots that are trusted now. Raises MissingError when the CA has made none yet."""
+        return await self._once("bundle", self._bundle)
+
+    async def _bundle(self) -> TrustBundle:
+        pem = await self._root_secret_bundle() or await self._published_bundle() or await self._registered_bundle()
         if pem is None:
-            pem = await self._registered_bundle()
+            hint = f"{self.kubectl} logs deployment/{names.CA}"
+            raise MissingError("the CA has not published its root yet", hint=hint)
         try:
-            return TrustBundle.parse(pem.encode())
+            return TrustBundle.parse(pem)
         except SvidError as error:
             raise MissingError(f"the trust bundle cannot be read: {error.message}", hint="see the CA's log") from error
 
-    async def _registered_bundle(self) -> str:
-        import base64
+    async def _root_secret_bundle(self) -> bytes | None:
+        """What the CA itself starts from; only its certificates are looked at."""
+        path = f"/api/v1/namespaces/{self.control_plane}/secrets/{names.ROOT_SECRET}"
+        try:
+            found = await self.find(path, Secret)
+        except ForbiddenError:
+            return None
+        encoded = (found.data or {}).get(names.TRUST_BUNDLE_KEY) if found else None
+        return base64.b64decode(encoded) if encoded else None
 
+    async def _published_bundle(self) -> bytes | None:
+        """The ConfigMap for everybody, of any namespace with an identity: it is the same in all."""
+        ours = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.CONTROL_PLANE_LABEL}={self.control_plane}"
+        try:
+            found = await list_all(self.api, CONFIG_MAPS, ConfigMap, label_selector=ours)
+        except ForbiddenError:
+            return None
+        texts = ((each.data or {}).get(names.TRUST_BUNDLE_KEY) for each in found)
+        return next((text.encode() for text in texts if text), None)
+
+    async def _registered_bundle(self) -> bytes | None:
         registration = await self.registration()
         for webhook in (registration.webhooks if registration else None) or ():
             if webhook.client_config.ca_bundle:
-                return base64.b64decode(webhook.client_config.ca_bundle).decode(errors="replace")
-        raise MissingError("the CA has not published its root yet", hint=f"{self.kubectl} logs deployment/{names.CA}")
+                return base64.b64decode(webhook.client_config.ca_bundle)
+        return None
 
     async def deployment(self, name: str) -> Deployment | None:
         path = f"/apis/apps/v1/namespaces/{self.control_plane}/deployments/{name}"

@@ -170,7 +170,7 @@ def healthy_cluster() -> tuple[Cluster, Authorities]:
         authorities.authority_secret(names.ROOT_SECRET, authorities.root),
         authorities.authority_secret(names.ISSUER_SECRET, authorities.issuer),
         authorities.webhook_secret(),
-        trust_bundle_config_map(OWNER, "autotls", authorities.bundle),
+        trust_bundle_config_map(OWNER, "shop", authorities.bundle),
         {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",

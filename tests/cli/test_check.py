@@ -8,16 +8,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ca.bundle import trust_bundle_config_map
 from cli.checks import report
 from cli.checks.model import Outcome, Verdict
 from kube import errors
 from mesh import names
+from mesh.svid import TrustBundle
 from tests.ca.authorities import T0, a_root
-from tests.cli.installed import NOW, OWNER, Authorities, Cluster, empty_cluster, healthy_cluster, worst
+from tests.cli.installed import NOW, Authorities, Cluster, empty_cluster, healthy_cluster, worst
 
 REGISTRATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/autotls"
-CONTROL_PLANE = "/api/v1/namespaces/autotls"
+ROOT = "/api/v1/namespaces/autotls/secrets/autotls-root"
 
 
 async def broken(cluster: Cluster, check: str, verdict: str = "fail", **others: str) -> Outcome:
@@ -127,8 +127,8 @@ async def test_a_webhook_certificate_of_another_ca_fails() -> None:
 
 async def test_a_ca_bundle_that_lacks_a_new_root_fails() -> None:
     cluster, authorities = healthy_cluster()
-    both = type(authorities.bundle).of([authorities.root.certificate, a_root().certificate])
-    cluster.seed(trust_bundle_config_map(OWNER, "autotls", both))
+    both = TrustBundle.of([authorities.root.certificate, a_root().certificate])
+    cluster.edit(ROOT, data={**cluster.get(ROOT)["data"], "ca.crt": base64.b64encode(both.pem).decode()})
     outcome = await broken(cluster, "ca-bundle", identities="warn")
     assert "lacks 1 of 2 root(s)" in words(outcome)
 

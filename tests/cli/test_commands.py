@@ -258,7 +258,7 @@ def test_uninstall_names_everything_but_the_root(run: Run, cluster: Cluster) -> 
         ("MutatingWebhookConfiguration", "", "autotls"),
         ("Secret", "shop", "autotls-identity-web"),
         ("Secret", "autotls", names.WEBHOOK_TLS_SECRET),
-        ("ConfigMap", "autotls", names.TRUST_BUNDLE_CONFIG_MAP),
+        ("ConfigMap", "shop", names.TRUST_BUNDLE_CONFIG_MAP),
         ("Lease", "autotls", names.CA_LEASE),
         ("Deployment", "autotls", names.CA),
         ("ClusterRole", "", names.CA),

@@ -208,3 +208,13 @@ def test_text_injected_by_another_version_is_uninjected_exactly() -> None:
     older = text.replace("0.1.0", "0.0.7").replace("AUTOTLS_DRAIN_SECONDS", "AUTOTLS_OTHER").replace("8Mi", "9Mi")
     assert older != text
     assert uninject(older) == pod(meta="  labels: {}\n")
+
+
+@pytest.mark.parametrize("namespace", ["y", "n", "on", "null", "1e3", "0x1f", "12e3", "1-1", "a"])
+def test_text_that_kubernetes_would_take_for_something_else_is_quoted(namespace: str) -> None:
+    config = msgspec.structs.replace(CONFIG, control_plane_namespace=namespace)
+    change = webhook_change(config, {}, default_namespace="default", mode=None, origin="test")
+    text = inject_text(pod(), origin="test", change=change)[0]
+    written = f"autotls.io/mesh: {namespace}\n" if namespace == "a" else f'autotls.io/mesh: "{namespace}"\n'
+    assert written in text
+    assert uninject(text) == pod()
