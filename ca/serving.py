@@ -123,6 +123,8 @@ class Registrations:
                 return  # it arrives in the mirror, and with it the next look
             _log.info("strict_registration_made")
             return
+        # With its uid an apply cannot make anew what an uninstall has just taken along.
+        manifest["metadata"]["uid"] = seen.metadata.uid
         await write.apply(self._edge.api, manifest, manager=names.CA_FIELD_MANAGER)
         self._settled = settled
 
