@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def report(what: str, value: float, baseline: float, *, against: str, ratio: flo
 
 
 @contextmanager
-def ca_process(server: ApiServer, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def ca_process(server: ApiServer, folder: Path) -> Generator[subprocess.Popen[bytes]]:
     """`python -m ca` while the context lasts."""
     (folder / "config.yaml").write_text(f"controlPlaneNamespace: {CONTROL_PLANE}\n")
     environment = {key: value for key, value in os.environ.items() if key != "KUBERNETES_SERVICE_HOST"}

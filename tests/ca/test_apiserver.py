@@ -63,8 +63,10 @@ class Installation:
             yield process
         finally:
             process.terminate()
-            process.wait(30)
+            code = process.wait(30)
             log.close()
+        # 0: SIGTERM ended it in order; the others are what a test itself did to it.
+        assert code in (0, 2, -signal.SIGKILL), self.log(replica)
 
     def log(self, replica: str = "ca-0") -> str:
         return (self.folder / f"{replica}.log").read_text()
