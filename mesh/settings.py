@@ -15,13 +15,14 @@ from mesh.config import ConfigError, Inbound, LogLevel, MeshConfig, Mode, Resour
 from mesh.errors import AutotlsError
 from mesh.pod import ObjectMeta
 from mesh.quantity import Quantity
-from mesh.values import image_under, integer_within, one_of, port_list, positive_quantity
+from mesh.values import image_under, integer_within, one_of, port_list, positive_quantity, reach_list
 
 _MODES: Final = frozenset(get_args(Mode))
 # Envoy runs one worker thread: one core is the most it can use, so this limit never throttles it. It is set all
 # the same, because a ResourceQuota on limits.cpu refuses a pod with any container that has none.
 DEFAULT_CPU_LIMIT: Final = "1"
-_SHOWN_VALUE_LENGTH: Final = 24
+# So that every warning of ours fits into the 120 characters that one may have, with what is allowed.
+_SHOWN_VALUE_LENGTH: Final = 16
 
 
 class SettingError(AutotlsError):
@@ -55,6 +56,8 @@ class PodSettings:
     drain_seconds: int
     # False where nobody chose a CPU limit: a Guaranteed pod then gets a smaller one (webhook.resources).
     cpu_limit_chosen: bool = False
+    # Namespaces and namespace/service names that the pod dials, as `data/postgres,shop`; empty: everything meshed.
+    reach: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ _SETTINGS: Final[Mapping[str, _Setting]] = {
     "skip-inbound-ports": _Setting("skip_inbound_ports", lambda text, _: port_list(text)),
     "skip-outbound-ports": _Setting("skip_outbound_ports", lambda text, _: port_list(text)),
     "opaque-ports": _Setting("opaque_ports", lambda text, _: port_list(text)),
+    "reach": _Setting("reach", lambda text, _: reach_list(text)),
     "wait-seconds": _Setting("wait_seconds", lambda text, _: integer_within(text, 0, 2)),
     "drain-seconds": _Setting("drain_seconds", lambda text, _: integer_within(text, 0, 3600)),
 }

@@ -109,7 +109,7 @@ def test_every_setting_can_be_overridden(name: str, value: str, field: str, expe
 )
 def test_bad_value_is_reported_with_what_is_allowed_and_the_default_used(name: str, value: str, allowed: str) -> None:
     settings, errors = read({name: value})
-    shown = value if len(value) <= 24 else value[:21] + "..."
+    shown = value if len(value) <= 16 else value[:13] + "..."
     assert errors == [f'{PREFIX}{name}: "{shown}" is not {allowed}']
     assert settings == read()[0]
 
