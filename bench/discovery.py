@@ -30,7 +30,7 @@ from discovery.resources import CLUSTER, ENDPOINTS, LISTENER
 from discovery.state import State
 from mesh.config import MeshConfig
 from mesh.spiffe import TrustDomain
-from tests.discovery.certificates import SERVER_NAME, ControlPlaneAuthority
+from tests.discovery.certificates import SERVER_NAME, ControlPlaneAuthority, now_utc
 from tests.discovery.cluster import put
 from tests.discovery.objects import endpoint_slice, identity, pod, service
 from tests.proxy.certificates import swap_identity
@@ -63,7 +63,7 @@ async def serve(folder: Path, services: int, endpoints: int) -> None:
     asyncio.create_task(state.run())  # noqa: RUF006 - ends with the process
     while state.world.stale:
         await state.worked()
-    server = Server(state, TrustDomain("cluster.local"), credentials, address="127.0.0.1:0")
+    server = Server(state, TrustDomain("cluster.local"), credentials, date=now_utc, address="127.0.0.1:0")
     await server.start()
     bare = Bare(credentials)
     await bare.server.start()
@@ -129,12 +129,15 @@ class Client:
     """A proxy as far as the protocol goes: asks for everything once, acknowledges, then notes when it is told more."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._call = channel.stream_stream(METHOD)()
+        self._channel = channel
+        self._call: Any = None
         self.told = asyncio.Event()
         self.size = 0
         self.received = 0
 
     async def connect(self) -> None:
+        # Not before: a stream that says nothing is closed after a while.
+        self._call = self._channel.stream_stream(METHOD)()
         await self._ask(CLUSTER)
         clusters = await self._answer()
         await self._ask(ENDPOINTS, [entry.name for entry in clusters.resources])
@@ -167,10 +170,12 @@ class Client:
 
 class BareClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._call = channel.stream_stream("/bare/Stream")()
+        self._channel = channel
+        self._call: Any = None
         self.told = asyncio.Event()
 
     async def connect(self) -> None:
+        self._call = self._channel.stream_stream("/bare/Stream")()
         await self._call.write(b"hello")
         await self._call.read()
 
@@ -230,15 +235,17 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> bool:
         assert server.stdout
         port, bare_port = map(int, server.stdout.readline().split())
         clients, synced = await _connected(Client, port, arguments.clients, files)
-        bare, _ = await _connected(BareClient, bare_port, arguments.clients, files)
-        tasks = [asyncio.create_task(client.listen()) for client in [*clients, *bare]]
+        tasks = [asyncio.create_task(client.listen()) for client in clients]
+        await _round(server, "change", clients)
+        # Before the baseline's streams, which are held by the same process.
         rss = int(_command(server, "rss")[0])
+        bare, _ = await _connected(BareClient, bare_port, arguments.clients, files)
+        tasks += [asyncio.create_task(client.listen()) for client in bare]
         ours: list[tuple[float, float]] = []
         base: list[tuple[float, float]] = []
         for _ in range(arguments.rounds):
             ours.append(await _round(server, "change", clients))
             base.append(await _round(server, f"write {clients[0].size}", bare))
-        rss = max(rss, int(_command(server, "rss")[0]))
         for task in tasks:
             task.cancel()
         return _report(arguments, synced, clients[0].received, ours, base, rss)
@@ -270,7 +277,7 @@ def _report(
         f"server CPU for one change   {cpu * 1e3:8.0f} ms  baseline {base_cpu * 1e3:.0f} ms  ratio {cpu / base_cpu:.2f}"
     )
     print(
-        f"RSS (both servers' streams) {rss / 2**20:8.0f} MiB budget {BUDGET_BYTES / 2**20:.0f} MiB  {'ok' if small else 'OVER'}"
+        f"RSS with all clients        {rss / 2**20:8.0f} MiB budget {BUDGET_BYTES / 2**20:.0f} MiB  {'ok' if small else 'OVER'}"
     )
     return fast and small
 

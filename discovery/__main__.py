@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -73,7 +74,7 @@ async def _serve(
         ready.cancel()
         return
     await ready
-    server = Server(state, TrustDomain.parse(config.trust_domain), credentials)
+    server = Server(state, TrustDomain.parse(config.trust_domain), credentials, date=_now)
     await server.start()
     serving.set()
     _log.info("serving", port=server.port, **state.world.counts())
@@ -103,6 +104,10 @@ async def _prepared(state: State, credentials: ServerCredentials) -> None:
             said = str(error)
             await asyncio.sleep(_CERTIFICATE_RETRY_S)
     await state.until_synced()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Any, Final
 
 import grpc
@@ -12,7 +13,7 @@ import structlog
 from discovery.credentials import ServerCredentials
 from discovery.errors import PeerError, Refusal
 from discovery.metrics import PUSHED, REFUSED, REJECTED, STREAMS, STREAMS_OPENED, short
-from discovery.peers import authenticate, identity_in, peer_address
+from discovery.peers import authenticate, caller_of, peer_address
 from discovery.requests import Request, parse_request
 from discovery.snapshot import PodFacts
 from discovery.state import State
@@ -47,7 +48,10 @@ _log: Final = structlog.get_logger("discovery")
 
 
 class Server:
-    """Serves `state` on `port` once `start` is called, which must not be before the state is synced."""
+    """Serves `state` once `start` is called, which must not be before the state is synced.
+
+    `date` tells the time of certificates (UTC), `clock` seconds that only grow.
+    """
 
     def __init__(
         self,
@@ -55,10 +59,11 @@ class Server:
         trust_domain: TrustDomain,
         credentials: ServerCredentials,
         *,
+        date: Callable[[], datetime],
         address: str = f"[::]:{names.XDS_PORT}",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._state, self._trust_domain, self._clock = state, trust_domain, clock
+        self._state, self._trust_domain, self._clock, self._date = state, trust_domain, clock, date
         self.credentials = credentials
         self.streams = Streams(state)
         self._initial = asyncio.Semaphore(INITIAL_SYNCS)
@@ -74,14 +79,20 @@ class Server:
         await self._server.stop(grace_s)
 
     async def sweep(self) -> None:
-        """For ever: wakes the streams whose lingering removals are due."""
+        """For ever: wakes the streams whose lingering removals are due, and ends those whose certificate has expired.
+
+        Nothing in TLS ends a connection when the certificate that opened it does. The proxy is back in a second or
+        two with its new one.
+        """
         while True:
             await asyncio.sleep(SWEEP_S)
-            now = self._clock()
+            now, date = self._clock(), self._date()
             for stream in list(self.streams):
                 due = stream.subscriber.next_due
                 if due is not None and due <= now:
                     stream.wake.set()
+                if stream.caller.not_after <= date:
+                    stream.end()
 
     async def _delta(self, requests: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         try:
@@ -109,15 +120,15 @@ class Server:
     ) -> tuple[Stream, Request]:
         address = peer_address(context.peer())
         (pem,) = context.auth_context().get("x509_pem_cert") or (b"",)
-        identity = identity_in(bytes(pem), self._trust_domain)
+        caller = caller_of(bytes(pem), self._trust_domain)
         try:
             async with asyncio.timeout(FIRST_REQUEST_S):
                 first = await anext(requests)
         except (TimeoutError, StopAsyncIteration):
             raise PeerError(Refusal.OTHER_POD, f"{address} did not say which proxy it is", retry=True) from None
-        pod = await self._pod(identity, address, first.node_id)
+        pod = await self._pod(caller.identity, address, first.node_id)
         mode = Mode.STRICT if first.mode == Mode.STRICT.value else Mode.OPTIONAL
-        return Stream(pod, identity, address, mode, self._state), first
+        return Stream(pod, caller, address, mode, self._state), first
 
     async def _pod(self, identity: str, address: str, node_id: str) -> PodFacts:
         deadline = self._clock() + ADDRESS_S

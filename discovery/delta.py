@@ -18,6 +18,7 @@ from discovery.resources import (
     Resource,
     response,
 )
+from discovery.tables import EMPTY, TABLES, Table
 
 _WILDCARD: Final = "*"
 _NO_RESOURCES: Final[Mapping[tuple[str, str], Resource]] = {}
@@ -37,8 +38,7 @@ class Subscriber:
         self._view, self._own = view, own
         self._wildcard: set[str] = set()
         # Type → name → version; what the proxy holds as far as we know. An empty version: asked for by name, not held.
-        # One table for both, because 1,000 proxies with 1,200 entries each are most of this process's memory.
-        self._sent: dict[str, dict[str, str]] = {}
+        self._sent: dict[str, Table] = {}
         self._leaving: dict[tuple[str, str], float] = {}
         # Clusters the proxy had and was sent anew: it needs their endpoints once more (see _repeat_endpoints).
         self._warming: set[str] = set()
@@ -59,16 +59,16 @@ class Subscriber:
         type_url = request.type_url
         first = type_url not in self._sent
         added = self._subscribe(request)
-        sent = self._sent[type_url]
         candidates = set(added)
         if first:
-            candidates |= sent.keys()
+            candidates |= self._sent[type_url].keys()
             if type_url in self._wildcard:
                 candidates.update(self._everything(type_url))
             if type_url == ENDPOINTS:
                 # Forgotten, so that they are sent again: see _repeat_endpoints.
-                sent.update(dict.fromkeys(self._warming & sent.keys(), ""))
+                self._note(ENDPOINTS, dict.fromkeys(self._warming & self._sent[ENDPOINTS].keys(), ""))
                 self._warming.clear()
+        sent = self._sent[type_url]
         unknown = [name for name in added if not sent[name] and self._get(type_url, name) is None]
         updates: dict[str, list[Resource]] = {}
         updates[type_url], removals = self._differences(type_url, candidates, now)
@@ -77,6 +77,8 @@ class Subscriber:
         if more := updates.get(ENDPOINTS):
             messages += self._send(ENDPOINTS, more, [])
         messages += self._released(now)
+        if first:
+            self._sent[type_url] = TABLES.shared(self._sent[type_url])
         if first and not messages and type_url in self._wildcard and not (type_url == LISTENER and self._held):
             # An answer, if an empty one, ends the proxy's wait for its first configuration.
             messages = [self._message(type_url, [], [])]
@@ -86,21 +88,25 @@ class Subscriber:
         """Takes down what the proxy wants and has; gives the names it asks for now."""
         type_url = request.type_url
         first = type_url not in self._sent
-        sent = self._sent.setdefault(type_url, {})
-        added, dropped = set(request.subscribe), set(request.unsubscribe)
         if first:
-            sent.update(request.versions)
+            self._sent[type_url] = TABLES.shared(request.versions) if request.versions else EMPTY
+        added, dropped = set(request.subscribe), set(request.unsubscribe)
         if _WILDCARD in added or (first and not added and type_url in WILDCARD_TYPES):
             self._wildcard.add(type_url)
         if _WILDCARD in dropped:
             self._wildcard.discard(type_url)
         added.discard(_WILDCARD)
-        for name in added:
-            sent.setdefault(name, "")
+        sent = self._sent[type_url]
+        changes: dict[str, str | None] = {name: "" for name in added if name not in sent}
+        changes.update((name, None) for name in dropped if name in sent)
+        self._note(type_url, changes)
         for name in dropped:
-            sent.pop(name, None)
             self._leaving.pop((type_url, name), None)
         return added
+
+    def _note(self, type_url: str, changes: Mapping[str, str | None]) -> None:
+        """The proxy's table of that type, changed."""
+        self._sent[type_url] = TABLES.after(self._sent[type_url], changes)
 
     def on_change(self, changed: Iterable[tuple[str, str]], now: float) -> list[bytes]:
         """The messages after these (type, name) pairs have changed: additions first, removals last."""
@@ -138,7 +144,7 @@ class Subscriber:
         for (type_url, name), at in list(self._leaving.items()):
             if at <= now:
                 del self._leaving[type_url, name]
-                self._forget(type_url, name)
+                self._note(type_url, {name: self._forgotten(type_url)})
                 due.setdefault(type_url, []).append(name)
         # A cluster's endpoints go with it.
         return self._send(CLUSTER, [], due.get(CLUSTER, [])) + self._send(ENDPOINTS, [], due.get(ENDPOINTS, []))
@@ -154,6 +160,7 @@ class Subscriber:
         sent = self._sent[type_url]
         updates: list[Resource] = []
         removals: list[str] = []
+        changes: dict[str, str | None] = {}
         for name in names:
             entry = self._get(type_url, name)
             if type_url == LISTENER and entry is not None and self._must_wait(name):
@@ -165,22 +172,19 @@ class Subscriber:
                     if type_url == CLUSTER and sent.get(name):
                         self._warming.add(name)
                     updates.append(entry)
-                    # The entry's own name: the proxy's would be one more string for each proxy.
-                    sent[entry.name] = entry.version
+                    changes[entry.name] = entry.version
             elif sent.get(name):
                 if type_url in LINGERING_TYPES:
                     self._leaving.setdefault((type_url, name), now + LINGER_S)
                 else:
-                    self._forget(type_url, name)
+                    changes[name] = self._forgotten(type_url)
                     removals.append(name)
+        self._note(type_url, changes)
         return updates, removals
 
-    def _forget(self, type_url: str, name: str) -> None:
-        """The proxy no longer holds it; what it asked for by name stays asked for."""
-        if type_url in self._wildcard:
-            self._sent[type_url].pop(name, None)
-        elif name in self._sent[type_url]:
-            self._sent[type_url][name] = ""
+    def _forgotten(self, type_url: str) -> str | None:
+        """What the table says of a name that the proxy no longer holds; what it asked for by name stays asked for."""
+        return None if type_url in self._wildcard else ""
 
     def _must_wait(self, listener: str) -> bool:
         """True while the proxy has not been given the endpoints of the cluster that the listener is named after.
@@ -190,7 +194,7 @@ class Subscriber:
         """
         if CLUSTER not in self._sent or self._get(CLUSTER, listener) is None:
             return False
-        return not self._sent.get(ENDPOINTS, {}).get(listener)
+        return not self._sent.get(ENDPOINTS, EMPTY).get(listener)
 
     def _released(self, now: float) -> list[bytes]:
         """The listeners that need not wait any longer."""
@@ -208,13 +212,15 @@ class Subscriber:
         before; without an answer it would go on with none after `initial_fetch_timeout`.
         """
         known = self._sent.get(ENDPOINTS)
-        if known is None:
+        if known is None or not self._warming:
             return
+        changes: dict[str, str | None] = {}
         listed = {entry.name for entry in updates.get(ENDPOINTS, [])}
         for name in self._warming - listed:
             if known.get(name) and (entry := self._get(ENDPOINTS, name)):
-                known[name] = entry.version
+                changes[name] = entry.version
                 updates.setdefault(ENDPOINTS, []).append(entry)
+        self._note(ENDPOINTS, changes)
         self._warming.clear()
 
     def _send(self, type_url: str, updates: list[Resource], removals: list[str]) -> list[bytes]:

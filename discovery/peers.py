@@ -4,6 +4,8 @@ Two facts that a caller cannot choose must agree: the certificate (its ServiceAc
 (its pod). The node id in its request is a claim; it may only repeat what these two say.
 """
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol
 from urllib.parse import unquote
 
@@ -37,8 +39,16 @@ def peer_address(peer: str) -> str:
     raise PeerError(Refusal.UNKNOWN_ADDRESS, f"no pod calls from {peer[:64]!r}")
 
 
-def identity_in(certificate_pem: bytes, trust_domain: TrustDomain) -> str:
-    """The SPIFFE ID of a verified certificate. Raises PeerError unless it is exactly one of `trust_domain`.
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a verified certificate says: the SPIFFE ID, and until when."""
+
+    identity: str
+    not_after: datetime
+
+
+def caller_of(certificate_pem: bytes, trust_domain: TrustDomain) -> Caller:
+    """Raises PeerError unless the certificate carries exactly one SPIFFE ID, and one of `trust_domain`.
 
     The chain was verified in the handshake; X509-SVID 2 asks for exactly one URI.
     """
@@ -55,7 +65,7 @@ def identity_in(certificate_pem: bytes, trust_domain: TrustDomain) -> str:
         raise PeerError(Refusal.NO_CERTIFICATE, "the certificate does not name exactly one SPIFFE ID") from None
     if identity.trust_domain != trust_domain:
         raise PeerError(Refusal.FOREIGN_IDENTITY, f"{identity} is not of {trust_domain}")
-    return str(identity)
+    return Caller(str(identity), certificate.not_valid_after_utc)
 
 
 def claimed_pod(node_id: str) -> str:

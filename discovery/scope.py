@@ -1,15 +1,14 @@
 """What a proxy is sent: everything that is meshed, or what its pod or namespace says it reaches."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from mesh import names
 from mesh.pod import ObjectMeta
+from mesh.values import reach_list
 
 REACH_ANNOTATION: Final = f"{names.SETTING_PREFIX}reach"
-_ENTRY: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(/[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +19,14 @@ class Reach:
 
     @classmethod
     def parse(cls, text: str) -> "Reach":
-        """`shop, data/postgres`. A text without one valid entry is everything: a typo must not take TLS away."""
-        entries = frozenset(entry for part in text.split(",") if _ENTRY.match(entry := part.strip()))
-        return cls(entries or None)
+        """`shop, data/postgres`. A text that cannot be read is everything: a typo must not take TLS away.
+
+        The webhook has said so at admission.
+        """
+        try:
+            return cls(frozenset(reach_list(text).split(",")))
+        except ValueError:
+            return EVERYWHERE
 
     def covers(self, owners: Iterable[str]) -> bool:
         """True when one of `owners` (`namespace/service`, or `namespace/` for a pod of it) is within reach."""

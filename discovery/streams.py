@@ -8,7 +8,7 @@ from typing import Final
 from discovery.catalog import Change, View
 from discovery.delta import Subscriber
 from discovery.own import own_resources
-from discovery.peers import still_valid
+from discovery.peers import Caller, still_valid
 from discovery.requests import Request
 from discovery.snapshot import PodFacts
 from discovery.state import State
@@ -21,8 +21,8 @@ _MAX_REQUESTS: Final = 1000
 class Stream:
     """One proxy's stream. What changes while its writer is busy is gathered, so a slow proxy costs no memory."""
 
-    def __init__(self, pod: PodFacts, identity: str, address: str, mode: Mode, state: State) -> None:
-        self.pod_key, self.pod_uid, self.identity, self.address = pod.key, pod.uid, identity, address
+    def __init__(self, pod: PodFacts, caller: Caller, address: str, mode: Mode, state: State) -> None:
+        self.pod_key, self.pod_uid, self.caller, self.address = pod.key, pod.uid, caller, address
         self._claims_strict = mode is Mode.STRICT
         self._state = state
         self.view = self._view_of(pod)
@@ -61,7 +61,7 @@ class Stream:
         if self._pod_changed:
             self._pod_changed = False
             pod = self._state.world.pod(self.pod_key)
-            if not still_valid(pod, self.identity, self.pod_uid, self.address) or pod is None:
+            if not still_valid(pod, self.caller.identity, self.pod_uid, self.address) or pod is None:
                 self.end()
                 return []
             self.view = self._view_of(pod)

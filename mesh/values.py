@@ -11,6 +11,10 @@ from mesh.quantity import ZERO, Quantity, QuantityError
 
 _MAX_PORT_ENTRIES: Final = 128
 _PORTS: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?\Z", re.ASCII)
+_MAX_REACH_ENTRIES: Final = 256
+# RFC 1123 labels; a Service's name is one too (RFC 1035).
+_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_REACH: Final = re.compile(rf"{_LABEL}(?:/{_LABEL})?\Z", re.ASCII)
 _INTEGER: Final = re.compile(r"\d{1,6}\Z", re.ASCII)
 # distribution/reference: lower-case path components joined by single separators, so `..` can never climb out of
 # an allowed prefix; a registry may have a port.
@@ -51,6 +55,14 @@ def _port_range(entry: str) -> str:
     if not 1 <= low <= high <= 65535:
         raise ValueError("ports like 80,443,8000-8100")
     return str(low) if low == high else f"{low}-{high}"
+
+
+def reach_list(text: str) -> str:
+    """Namespaces and `namespace/service` names in canonical form, `data/postgres,shop`; at least one."""
+    entries = [entry.strip() for entry in text.split(",")]
+    if len(entries) > _MAX_REACH_ENTRIES or not all(_REACH.match(entry) for entry in entries):
+        raise ValueError("namespaces and namespace/service names")
+    return ",".join(entries)
 
 
 def positive_quantity(text: str, _: object = None) -> str:

@@ -13,6 +13,10 @@ from tests.proxy.certificates import Authority, Leaf
 SERVER_NAME = "autotls-discovery.autotls.svc"
 
 
+def now_utc() -> datetime:
+    return datetime.now(UTC)
+
+
 class ControlPlaneAuthority(Authority):
     """Also signs for DNS names."""
 

@@ -13,6 +13,7 @@ from discovery.kinds import EndpointSlice, Service
 from discovery.state import State
 from mesh.pod import Pod
 from mesh.spiffe import TrustDomain
+from tests.discovery.certificates import now_utc
 from tests.discovery.cluster import put
 from tests.discovery.network import ROUTER, enter
 from tests.discovery.objects import CONFIG
@@ -75,7 +76,7 @@ class Discovery:
         work = asyncio.create_task(self.state.run())
         while self.state.world.stale:
             await self.state.worked()
-        server = Server(self.state, TrustDomain("cluster.local"), credentials, address=f"{ROUTER}:15110")
+        server = Server(self.state, TrustDomain("cluster.local"), credentials, date=now_utc, address=f"{ROUTER}:15110")
         await server.start()
         sweep = asyncio.create_task(server.sweep())
         self._loop = asyncio.get_running_loop()

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from discovery.kinds import EndpointConditions, EndpointSlice, Service, ServicePort, ServiceSpec, SliceEndpoint, SlicePort
+from discovery.kinds import (
+    EndpointConditions,
+    EndpointSlice,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    SliceEndpoint,
+    SlicePort,
+)
 from mesh import names
 from mesh.config import MeshConfig
 from mesh.pod import (

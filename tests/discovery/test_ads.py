@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from discovery.own import DIAL_V4, RUNTIME_LAYER
 from discovery.resources import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, RUNTIME
 from discovery.state import State
 from mesh.spiffe import TrustDomain
-from tests.discovery.certificates import SERVER_NAME, ControlPlaneAuthority
+from tests.discovery.certificates import SERVER_NAME, ControlPlaneAuthority, now_utc
 from tests.discovery.cluster import put
 from tests.discovery.objects import CONFIG, endpoint_slice, identity, pod, service
 from tests.proxy.certificates import Leaf, swap_identity
@@ -49,7 +50,7 @@ async def serving(state: State, folder: Path) -> AsyncIterator[Server]:
     swap_identity(folder, AUTHORITY.server().files())
     credentials = ServerCredentials(folder)
     credentials.load()
-    server = Server(state, TrustDomain("cluster.local"), credentials, address="[::]:0")
+    server = Server(state, TrustDomain("cluster.local"), credentials, date=now_utc, address="[::]:0")
     tasks = [asyncio.create_task(state.run()), asyncio.create_task(server.sweep())]
     while state.world.stale:
         await state.worked()
@@ -271,3 +272,12 @@ def test_a_key_that_does_not_fit_is_refused_and_never_shown(tmp_path: Path) -> N
     assert "BEGIN" not in str(caught.value)
     assert "BEGIN" not in repr(credentials)
     assert not credentials.loaded
+
+
+async def test_a_stream_ends_when_the_certificate_that_opened_it_expires(state: State, tmp_path: Path) -> None:
+    async with serving(state, tmp_path) as server, proxy(server, client_leaf()) as client:
+        await client.ask(LISTENER)
+        await client.answer()
+        server._date = lambda: now_utc() + timedelta(hours=2)
+        with pytest.raises(AssertionError, match="stream ended"):
+            await client.answer()
