@@ -92,3 +92,10 @@ record-fixtures: venv ## record admission reviews of real API servers, newest an
 
 goldens: venv ## rewrite the golden answers to the recorded reviews; read the diff
 	@$(PYTHON) -m tests.fixtures.admission.goldens
+
+# Each prints value, baseline of the same run, ratio, budget and verdict; a missed budget is printed, never a failure.
+BENCHES := webhook issuance secrets_throughput pod_start
+
+.PHONY: bench
+bench: up ## every budget next to a baseline of the same run (quiet machine, about 10 minutes)
+	@for name in $(BENCHES); do echo "== bench.$$name"; $(PYTHON) -m bench.$$name; echo; done
