@@ -23,6 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     except ClusterError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {error}\nhint: is there room on the disk, and may you write there?", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; what was started still runs: make down ends it", file=sys.stderr)
         return 130

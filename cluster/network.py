@@ -117,7 +117,7 @@ def create(cache: Cache, folder: RunFolder) -> Link:
             f"a network namespace {folder.netns} exists that this cluster did not make",
             hint="use another name (CLUSTER=name make up) or end the cluster that owns it",
         )
-    link = Link(_free_index(cache, folder), ipv6=Path("/proc/net/if_inet6").exists())
+    link = Link(_free_index(cache, folder), ipv6=_has_ipv6())
     _run("ip", "netns", "add", folder.netns)
     inode = (_NETNS / folder.netns).stat().st_ino
     record = Recorded(link.index, link.ipv6, inode, boot_id())
@@ -146,6 +146,12 @@ def pids(folder: RunFolder) -> tuple[int, ...]:
     if not owns_namespace(folder):
         return ()
     return tuple(int(pid) for pid in _run("ip", "netns", "pids", folder.netns).split())
+
+
+def _has_ipv6() -> bool:
+    """False when the kernel was built or started without IPv6, or an administrator switched it off."""
+    switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    return switch.exists() and switch.read_text().strip() == "0"
 
 
 def _free_index(cache: Cache, folder: RunFolder) -> int:

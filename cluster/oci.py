@@ -53,9 +53,10 @@ def read_index(archive: Path) -> dict[str, Any]:
                 raise KeyError("index.json")
             index: dict[str, Any] = json.loads(member.read())
             return index
-    except FileNotFoundError as error:
+    except OSError as error:
         raise BuildError(
-            f"there is no file {archive}", hint="give the path of an OCI archive: make load ARCHIVE=image.tar"
+            f"{archive} cannot be read: {error.strerror}",
+            hint="give the path of an OCI archive: make load ARCHIVE=image.tar",
         ) from error
     except (KeyError, tarfile.TarError, ValueError) as error:
         raise BuildError(

@@ -107,5 +107,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     path.write_text("hello")
     with pytest.raises(BuildError, match="is not an OCI archive"):
         oci.read_index(path)
-    with pytest.raises(BuildError, match="there is no file"):
+    with pytest.raises(BuildError, match="No such file"):
         oci.read_index(tmp_path / "missing.tar")
+    with pytest.raises(BuildError, match="Is a directory"):
+        oci.read_index(tmp_path)
