@@ -95,6 +95,17 @@ class Machine:
         done = subprocess.run(argv, input=json.dumps(jobs), capture_output=True, text=True, check=True, timeout=300)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
+    def metric(self, address: str, port: int, name: str, **labels: str) -> float:
+        """The sum of a metric of a pod over all series with these labels; 0 when nothing was counted yet."""
+        host = f"[{address}]" if ":" in address else address
+        argv = ["curl", "--silent", "--show-error", "--fail", "--max-time", "30", f"http://{host}:{port}/metrics"]
+        done = subprocess.run(
+            [*self.cluster.enter_network, *argv], capture_output=True, text=True, check=True, timeout=60
+        )
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        lines = [line for line in done.stdout.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+        return sum(float(line.split()[-1]) for line in lines if all(label in line for label in wanted))
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from cluster import install
 from mesh import names
 from tests.cluster.kubectl import Object, Space, eventually, is_injected, run_autotls, run_kubectl, tell
+from tests.cluster.machine import Machine
 from tests.fixtures_cluster import RunningCluster
 
 OWNED: Final = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.CONTROL_PLANE_LABEL}={install.NAMESPACE}"
@@ -82,14 +83,9 @@ class Plane:
         return self.space.get("pod", name)
 
     def metric(self, name: str, **labels: str) -> float:
-        """A metric of the leader; 0 when it has not been counted yet."""
+        """A metric of the leader."""
         address = self.leader_pod()["status"]["podIP"]
-        url = f"http://{address}:{names.HEALTH_PORT}/metrics"
-        argv = [*self.cluster.enter_network, "curl", "--silent", "--show-error", "--fail", "--max-time", "20", url]
-        text = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
-        wanted = name + ("{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}" if labels else "")
-        values = [line.split()[1] for line in text.splitlines() if line.startswith(f"{wanted} ")]
-        return float(values[0]) if values else 0.0
+        return Machine(self.cluster).metric(address, names.HEALTH_PORT, name, **labels)
 
     def written(self) -> Versions:
         """uid and resourceVersion of every Secret that the CA owns, root and issuer among them."""

@@ -2,8 +2,9 @@
 
 import base64
 import os
+import statistics
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,8 +32,8 @@ class Start:
 
     case: str
     spiffe_id: str
-    early: bool
-    """Its identity was in the volume before the kubelet made the pod's sandbox."""
+    late_s: float
+    """Seconds from the pod's sandbox to its identity in the volume; negative: it was there before."""
     served: dict[str, Any]
     """What a peer was shown on 15108."""
     accepted: dict[str, Any]
@@ -129,8 +130,8 @@ def look(machine: Machine, case: str, pod: Object, server: str, folder: Path) ->
     mount = files / names.IDENTITY_MOUNT.removeprefix("/var/")
     # The kubelet swaps `..data` when the content changes, and mounts before it asks for a sandbox, whose first file
     # is /etc/hostname.
-    early = has_key(mount) and os.lstat(mount / "..data").st_mtime_ns < (files / "etc/hostname").stat().st_mtime_ns
     eventually(lambda: has_key(mount), "identity files", deadline_s=ARRIVAL_S)
+    late_s = os.lstat(mount / "..data").st_mtime - (files / "etc/hostname").stat().st_mtime
     account, namespace = pod["spec"]["serviceAccountName"], namespace_of(pod)
     secret = Space(machine.cluster, namespace).get("secret", names.identity_secret_name(account))
     own = save_identity(secret, folder / pod["metadata"]["name"])
@@ -145,17 +146,17 @@ def look(machine: Machine, case: str, pod: Object, server: str, folder: Path) ->
 
     eventually(answered, lambda: f"{pod['metadata']['name']} serves its identity: {served}", deadline_s=ARRIVAL_S)
     spiffe_id = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
-    return Start(case, spiffe_id, early, served[0], served[1], openssl_faults(own))
+    return Start(case, spiffe_id, late_s, served[0], served[1], openssl_faults(own))
 
 
 def has_key(mount: Path) -> bool:
     return (mount / "..data" / names.TLS_PRIVATE_KEY_KEY).exists()
 
 
-def openssl_faults(folder: Path) -> list[str]:
+def openssl_faults(folder: Path, purposes: Sequence[str] = ("sslclient", "sslserver")) -> list[str]:
     """What `openssl verify` complains about: the leaf against the bundle, with the issuer beside it untrusted."""
     faults: list[str] = []
-    for purpose in ("sslclient", "sslserver"):
+    for purpose in purposes:
         chain = folder / names.TLS_CERT_KEY
         argv = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(folder / "ca.crt")]
         done = subprocess.run(
@@ -169,13 +170,16 @@ def openssl_faults(folder: Path) -> list[str]:
 def test_secrets_are_there_when_the_kubelet_mounts_them(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     """How often is printed: for a pod whose ServiceAccount is made in the same moment it is a race that we aim to win.
     For a known ServiceAccount it is none."""
+    late = [each.late_s for each in fleet.starts if each.late_s > 0]
     with capsys.disabled():
-        print(f"\nidentity there before the first mount: {sum(each.early for each in fleet.starts)} of {len(STARTS)}")
+        print(f"\nidentity there before the first mount: {len(STARTS) - len(late)} of {len(STARTS)}")
         for case in (FIRST, NEW_NAMESPACE, KNOWN):
-            early = [each.early for each in fleet.starts if each.case == case]
-            print(f"  {case}: {sum(early)} of {len(early)}")
+            found = [each.late_s for each in fleet.starts if each.case == case]
+            print(f"  {case}: {sum(seconds <= 0 for seconds in found)} of {len(found)}")
+        if late:
+            print(f"  those that came later: after {statistics.median(late):.1f} s, at most {max(late):.1f} s")
     assert len(fleet.starts) == len(STARTS) >= 50
-    assert all(each.early for each in fleet.starts if each.case == KNOWN)
+    assert all(each.late_s <= 0 for each in fleet.starts if each.case == KNOWN)
 
 
 def test_every_pod_serves_the_identity_of_its_service_account(fleet: Fleet) -> None:
@@ -200,7 +204,7 @@ def test_openssl_verifies_the_control_planes_certificates(cluster: RunningCluste
     secrets = {name: plane.space.get("secret", name) for name in (names.ISSUER_SECRET, names.WEBHOOK_TLS_SECRET)}
     issuer = save_identity(secrets[names.ISSUER_SECRET], tmp_path / "issuer")
     webhook = save_identity(secrets[names.WEBHOOK_TLS_SECRET], tmp_path / "webhook")
-    assert openssl_faults(webhook) == []
+    assert openssl_faults(webhook, ["sslserver"]) == []
     argv = ["openssl", "verify", "-x509_strict", "-CAfile", str(issuer / "ca.crt"), str(issuer / "tls.crt")]
     assert subprocess.run(argv, capture_output=True, text=True, check=False).returncode == 0
 
@@ -214,26 +218,34 @@ def test_published_bundle_is_the_one_in_the_secrets(cluster: RunningCluster, fle
     assert (fleet.identity / names.TRUST_BUNDLE_KEY).read_text() == bundle
 
 
-def test_peer_without_a_certificate_is_refused(cluster: RunningCluster, fleet: Fleet) -> None:
+STRANGERS: Final = {
+    "no certificate": "no_cert",
+    "another root, our trust domain": "error",
+    # What our own issuer could never sign: its name constraints forbid it, and a peer's Envoy looks at them.
+    "our root, another trust domain": "error",
+}
+
+
+@pytest.mark.parametrize("case", STRANGERS)
+def test_stranger_is_refused(cluster: RunningCluster, fleet: Fleet, tmp_path: Path, case: str) -> None:
+    machine = Machine(cluster)
     job = {"address": fleet.server, "port": names.INBOUND_TLS_PORT, "identity": str(fleet.identity)}
-    answers = Machine(cluster).call(job, {**job, "certificate": False})
-    assert answers[0]["status"] == 200
-    assert "CERTIFICATE_REQUIRED" in answers[1]["error"]
+    stranger = {**job, "certificate": False} if case == "no certificate" else {**job, "identity": str(tmp_path)}
+    if case != "no certificate":
+        domain = "cluster.local" if case.startswith("another root") else "elsewhere.example"
+        make_leaf(tmp_path, f"spiffe://{domain}/ns/shop/sa/web", signer=signer_of(cluster, tmp_path, case))
+        (tmp_path / names.TRUST_BUNDLE_KEY).write_bytes((fleet.identity / names.TRUST_BUNDLE_KEY).read_bytes())
 
+    def refused() -> float:
+        metric = f"envoy_listener_ssl_fail_verify_{STRANGERS[case]}"
+        return machine.metric(fleet.server, names.STATUS_PORT, metric)
 
-@pytest.mark.parametrize("case", ["another root, our trust domain", "our root, another trust domain"])
-def test_peer_of_another_mesh_is_refused(cluster: RunningCluster, fleet: Fleet, tmp_path: Path, case: str) -> None:
-    """The second is what our own issuer could never sign: its name constraints forbid it, and Envoy looks as well."""
-    other = tmp_path / "other"
-    other.mkdir()
-    domain = "cluster.local" if case.startswith("another root") else "elsewhere.example"
-    make_leaf(other, f"spiffe://{domain}/ns/shop/sa/web", signer=signer_of(cluster, tmp_path, case))
-    (other / names.TRUST_BUNDLE_KEY).write_bytes((fleet.identity / names.TRUST_BUNDLE_KEY).read_bytes())
-    job = {"address": fleet.server, "port": names.INBOUND_TLS_PORT}
-    answers = Machine(cluster).call({**job, "identity": str(fleet.identity)}, {**job, "identity": str(other)})
-    assert answers[0]["status"] == 200
+    before = refused()
+    answers = machine.call(job, stranger)
+    assert answers[0].get("status") == 200
     assert "error" in answers[1], answers[1]
-    assert "ALERT" in answers[1]["error"].upper()
+    # The alert itself may be lost: the peer closes while we still write.
+    assert refused() == before + 1
 
 
 def signer_of(cluster: RunningCluster, folder: Path, case: str) -> tuple[Path, Path]:

@@ -1,0 +1,121 @@
+"""Renewal as a running Envoy serves it, in an installation whose certificates live for two minutes.
+
+The same installation lets pods choose an image that nobody can pull, so that is looked at here too.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from mesh import names
+from tests.cluster.kubectl import OPTED_IN, Object, Space, eventually, is_injected, space, statuses_of
+from tests.cluster.machine import Machine, Watch, watching
+from tests.cluster.plane import Plane, Versions, a_pod, an_account, save_identity
+from tests.fixtures_cluster import RunningCluster
+
+pytestmark = pytest.mark.cluster
+
+NO_REGISTRY: Final = "autotls.invalid"
+# Renewed after 48 s; files come at most 15 s later here (syncFrequency), long before the old certificate ends.
+SHORT: Final = {
+    "identity.leafLifetime": "120s",
+    "identity.clockSkew": "5s",
+    "identity.renewAt": "0.4",
+    "proxy.allowedImagePrefixes[0]": NO_REGISTRY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ShortLived:
+    """The changed installation."""
+
+    plane: Plane
+    space: Space
+    before: Versions
+    """What the CA had written with the default lifetimes."""
+
+
+@pytest.fixture(scope="module")
+def short_lived(cluster: RunningCluster) -> Iterator[ShortLived]:
+    plane = Plane(cluster)
+    plane.wait_healthy()
+    with ExitStack() as stack:
+        home = stack.enter_context(space(cluster, "renewal", labels=OPTED_IN))
+        home.apply(an_account("steady"))
+        eventually(lambda: home.find("secret", names.identity_secret_name("steady")), "an identity of 24 hours")
+        stack.callback(plane.wait_healthy)
+        before = plane.written()
+        stack.callback(plane.install)
+        plane.install(SHORT)
+        plane.wait_healthy()
+        yield ShortLived(plane, home, before)
+
+
+def test_other_lifetimes_are_no_reason_to_issue_again(short_lived: ShortLived) -> None:
+    now = short_lived.plane.written()
+    assert {key: now.get(key) for key in short_lived.before} == short_lived.before
+
+
+def test_running_envoy_serves_the_renewed_certificate_and_keeps_its_connections(
+    short_lived: ShortLived, tmp_path: Path
+) -> None:
+    where, machine = short_lived.space, Machine(short_lived.plane.cluster)
+    where.apply(an_account("renewed"), a_pod(where.cluster, "renewed", "renewed"))
+    pod = where.wait_ready("renewed")[0]
+    envoy = machine.envoy_of(pod)
+    # The peer's own identity is one of 24 hours, so only the server's is renewed under its eyes.
+    steady = where.get("secret", names.identity_secret_name("steady"))
+    peer = save_identity(steady, tmp_path / "peer")
+    job = {"address": pod["status"]["podIP"], "port": names.INBOUND_TLS_PORT, "identity": str(peer)}
+
+    def served() -> dict[str, Any] | None:
+        answer = machine.call(job)[0]
+        return answer if answer.get("status") == 200 else None
+
+    first = eventually(served, "the first certificate is served")
+    with ExitStack() as stack:
+        enter = where.cluster.enter_network
+        kept = stack.enter_context(watching(enter, {**job, "keep": True}, tmp_path / "kept"))
+        fresh = stack.enter_context(watching(enter, job, tmp_path / "fresh"))
+        kept.wait_for_more()
+        # Two renewals: the second happens to a certificate that was renewed.
+        wait_for_serials(fresh, {first["serial"]}, count=2)
+        kept.wait_for_more()
+        assert fresh.failures() == []
+        assert kept.failures() == []
+        assert len(kept.answers()) > 3
+    after = where.get("pod", "renewed")
+    assert machine.envoy_of(after) == envoy
+    assert [status["restartCount"] for status in statuses_of(after).values()] == [0] * len(statuses_of(after))
+
+
+def wait_for_serials(watch: Watch, known: set[str], *, count: int) -> None:
+    def found() -> bool:
+        return len({answer.get("serial") for answer in watch.answers()} - {None} - known) >= count
+
+    eventually(found, lambda: f"{count} new serials: {watch.answers()[-1:]}")
+
+
+def test_image_that_cannot_be_pulled_holds_the_pod_and_is_found(short_lived: ShortLived) -> None:
+    where, image = short_lived.space, f"{NO_REGISTRY}/proxy:none"
+    pod = a_pod(where.cluster, "held", "steady", annotations={f"{names.SETTING_PREFIX}proxy-image": image})
+    where.apply(pod)
+
+    def waiting() -> Object | None:
+        found = where.get("pod", "held")
+        states = [status["state"].get("waiting", {}) for status in statuses_of(found).values()]
+        pulling = any(state.get("reason") in ("ErrImagePull", "ImagePullBackOff") for state in states)
+        return found if pulling else None
+
+    held = eventually(waiting, "the kubelet says that the image cannot be pulled")
+    assert is_injected(held)
+    found = [each for each in short_lived.plane.findings("proxies-running") if each["subject"].endswith("/held")]
+    assert len(found) == 1
+    assert found[0]["verdict"] == "fail"
+    assert f"image {image} cannot be pulled" in found[0]["message"]
+    assert "correct image.proxy of the installation" in found[0]["hint"]
+    where.kubectl("delete", "pod", "held", "--wait=false")
