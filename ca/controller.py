@@ -25,7 +25,7 @@ from ca.identities import Identities
 from ca.narrator import Narrator
 from ca.queue import WorkQueue
 from ca.serving import Registrations, ServingCertificates
-from ca.store import BundleOf, Key, Mirror, Task
+from ca.store import BundleOf, Key, Mirror, ServingOf, Task
 from ca.trust import TrustKeeper
 from kube.client import Api
 from kube.errors import (
@@ -129,8 +129,8 @@ class Controller:
                 return await self._bundles.reconcile(namespace)
             case Task.TRUST:
                 return await self.keeper.keep()
-            case Task.SERVING:
-                return await self._serving.reconcile()
+            case ServingOf(secret=secret):
+                return await self._serving.reconcile(secret)
             case Task.REGISTRATIONS:
                 await self._registrations.reconcile()
                 return None

@@ -15,8 +15,8 @@ LEAF_NOT_AFTER: Final = Gauge("autotls_identity_leaf_not_after_min_seconds", "Un
 QUEUE_DEPTH: Final = Gauge("autotls_identity_queue_depth", "Objects that wait to be looked at or are being looked at")
 ROOT_NOT_AFTER: Final = Gauge("autotls_ca_root_not_after_seconds", "Unix time at which the signing root ends")
 ISSUER_NOT_AFTER: Final = Gauge("autotls_ca_issuer_not_after_seconds", "Unix time at which the issuer ends")
-WEBHOOK_NOT_AFTER: Final = Gauge(
-    "autotls_ca_webhook_not_after_seconds", "Unix time at which the webhook's certificate ends"
+SERVING_NOT_AFTER: Final = Gauge(
+    "autotls_ca_serving_not_after_seconds", "Unix time at which a serving certificate ends", ["service"]
 )
 ROOTS: Final = Gauge("autotls_ca_roots", "Roots that are trusted now")
 AUTHORITY_FAULT: Final = Gauge("autotls_ca_authority_fault", "1 while the Secret of root or issuer is unusable")

@@ -1,4 +1,7 @@
-"""The webhook's serving certificate and what the API server needs to trust it. Edge of `ca.registration`."""
+"""The control plane's serving certificates, and what the API server needs to trust the webhook's.
+
+Edge of `ca.registration`.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -24,39 +27,41 @@ _log: Final = structlog.get_logger("ca.serving")
 
 
 class ServingCertificates:
-    """Keeps the Secret of the webhook's certificate; `mirror` is the TLS Secrets of the control plane."""
+    """Keeps the Secrets of names.SERVING_SECRETS; `mirror` is the TLS Secrets of the control plane."""
 
     def __init__(
         self, edge: Edge, keeper: TrustKeeper, mirror: Mapping[str, OwnSecret], foreigners: Foreigners
     ) -> None:
         self._edge, self._keeper, self._mirror, self._foreigners = edge, keeper, mirror, foreigners
 
-    async def reconcile(self) -> datetime | None:
-        """Raises ApiError (a conflict included: the next look sees what changed) and IssueError."""
+    async def reconcile(self, name: str) -> datetime | None:
+        """When to look at the Secret `name` again. Raises ApiError (a conflict included: the next look sees what changed) and IssueError."""
         trust = self._keeper.trust
         if trust is None:
             return None
-        secret = self._mirror.get(f"{self._edge.namespace}/{names.WEBHOOK_TLS_SECRET}")
-        subject = self._edge.constraints.serving_names(names.WEBHOOK)
+        service = names.SERVING_SECRETS[name]
+        secret = self._mirror.get(f"{self._edge.namespace}/{name}")
+        subject = self._edge.constraints.serving_names(service)
         if secret is not None and not is_ours(secret, self._edge.owner, trust.recognized):
             self._foreigners.found("Secret", secret.metadata)
             return self._edge.clock() + FOREIGN_LOOK_AGAIN
         data = secret.decoded() if secret else None
         verdict = judge(data, subject, trust.bundle, self._edge.lifetimes, self._edge.clock())
         if isinstance(verdict, Keep):
-            metrics.WEBHOOK_NOT_AFTER.set(verdict.not_after.timestamp())
+            metrics.SERVING_NOT_AFTER.labels(service).set(verdict.not_after.timestamp())
             return verdict.renew_at
-        return await self._issue(trust, secret, verdict.reason)
+        return await self._issue(trust, name, secret, verdict.reason)
 
-    async def _issue(self, trust: Trust, secret: OwnSecret | None, reason: Reason) -> datetime:
-        subject = self._edge.constraints.serving_names(names.WEBHOOK)
+    async def _issue(self, trust: Trust, name: str, secret: OwnSecret | None, reason: Reason) -> datetime:
+        service = names.SERVING_SECRETS[name]
+        subject = self._edge.constraints.serving_names(service)
         issued = trust.issuer.issue(
             subject, key=self._edge.new_key(), serial=self._edge.new_serial(), now=self._edge.clock()
         )
         manifest = tls_secret(
             self._edge.owner,
             self._edge.namespace,
-            names.WEBHOOK_TLS_SECRET,
+            name,
             credential_data(issued.chain_pem, issued.key_pem, trust.bundle),
             resource_version=secret.metadata.resource_version if secret else None,
         )
@@ -64,8 +69,8 @@ class ServingCertificates:
             await write.create(self._edge.api, manifest, manager=names.CA_FIELD_MANAGER)
         else:
             await write.apply(self._edge.api, manifest, manager=names.CA_FIELD_MANAGER)
-        metrics.WEBHOOK_NOT_AFTER.set(issued.certificate.not_valid_after_utc.timestamp())
-        _log.info("webhook_certificate_issued", reason=reason.value)
+        metrics.SERVING_NOT_AFTER.labels(service).set(issued.certificate.not_valid_after_utc.timestamp())
+        _log.info("serving_certificate_issued", service=service, reason=reason.value)
         return renewal_at(issued.certificate, self._edge.lifetimes)
 
 

@@ -23,15 +23,21 @@ class BundleOf:
     namespace: str
 
 
+@dataclass(frozen=True, slots=True)
+class ServingOf:
+    """A serving certificate of the control plane; one of names.SERVING_SECRETS."""
+
+    secret: str
+
+
 class Task(Enum):
     """Work that there is once per installation."""
 
     TRUST = "trust"
-    SERVING = "serving"
     REGISTRATIONS = "registrations"
 
 
-Key = Account | BundleOf | Task
+Key = Account | BundleOf | ServingOf | Task
 
 _AUTHORITIES: Final = frozenset({names.ROOT_SECRET, names.ISSUER_SECRET})
 
@@ -143,8 +149,8 @@ class Mirror:
             self._add(account)
         for namespace in {*self._inhabitants, *(key.partition("/")[0] for key in self._bundles.store)}:
             self._add(BundleOf(namespace))
-        for task in Task:
-            self._add(task)
+        for key in (*map(ServingOf, names.SERVING_SECRETS), *Task):
+            self._add(key)
 
     def _namespace_changed(self, key: str, namespace: Namespace | None) -> None:
         self._add_all(self._demand.namespace_changed(key, namespace))
@@ -187,8 +193,8 @@ class Mirror:
         _, _, name = key.partition("/")
         if name in _AUTHORITIES:
             self._add(Task.TRUST)
-        elif name == names.WEBHOOK_TLS_SECRET:
-            self._add(Task.SERVING)
+        elif name in names.SERVING_SECRETS:
+            self._add(ServingOf(name))
 
     def _registration_changed(self, _key: str, _changed: object) -> None:
         self._add(Task.REGISTRATIONS)

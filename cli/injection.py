@@ -16,7 +16,7 @@ from mesh import names
 
 _OUR_CONTAINERS: Final = frozenset({names.INIT_CONTAINER, names.PROXY_CONTAINER})
 _OUR_VOLUMES: Final = frozenset({names.IDENTITY_VOLUME, names.RUN_VOLUME})
-_OUR_ANNOTATIONS: Final = frozenset({names.VERSION_ANNOTATION, names.IDENTITY_ANNOTATION})
+_OUR_ANNOTATIONS: Final = frozenset({names.VERSION_ANNOTATION, names.IDENTITY_ANNOTATION, names.PORTS_ANNOTATION})
 
 
 class Outcome(StrEnum):

@@ -20,6 +20,8 @@ SETTING_PREFIX: Final = "config.autotls.io/"
 MESH_LABEL: Final = "autotls.io/mesh"
 VERSION_ANNOTATION: Final = "autotls.io/version"
 IDENTITY_ANNOTATION: Final = "autotls.io/identity"
+# The TCP ports that the pod's containers declare, as `8080,9090`; the proxy reads it by the downward API.
+PORTS_ANNOTATION: Final = "autotls.io/ports"
 
 # Ownership of the objects that the CA writes.
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
@@ -36,6 +38,7 @@ CONFIG_PATH: Final = "/etc/autotls/config.yaml"
 ROOT_SECRET: Final = "autotls-root"  # noqa: S105 - the name of an object
 ISSUER_SECRET: Final = "autotls-issuer"  # noqa: S105
 WEBHOOK_TLS_SECRET: Final = "autotls-webhook-tls"  # noqa: S105
+DISCOVERY_TLS_SECRET: Final = "autotls-discovery-tls"  # noqa: S105
 CA_LEASE: Final = "autotls-ca"
 REGISTRATION: Final = "autotls"
 STRICT_REGISTRATION: Final = "autotls-strict"
@@ -43,6 +46,8 @@ STRICT_REGISTRATION_TEMPLATE: Final = "autotls-strict-registration"
 WEBHOOK: Final = "autotls-webhook"
 CA: Final = "autotls-ca"
 DISCOVERY: Final = "autotls-discovery"
+# Secret → the Service whose certificate it holds.
+SERVING_SECRETS: Final = {WEBHOOK_TLS_SECRET: WEBHOOK, DISCOVERY_TLS_SECRET: DISCOVERY}
 
 # Objects in every namespace with an identity.
 TRUST_BUNDLE_CONFIG_MAP: Final = "autotls-trust-bundle"

@@ -7,7 +7,7 @@
 
 # Filled by read_settings.
 mode='' inbound='' redirect='' log_level='' trust_domain='' pod_name='' pod_namespace='' service_account='' node_name=''
-wait_seconds='' drain_seconds='' skip_inbound='' skip_outbound=''
+wait_seconds='' drain_seconds='' skip_inbound='' skip_outbound='' control_plane='' discovery_address='' inbound_ports=''
 
 # log LEVEL EVENT FIELD=VALUE...: one line per fact on stderr. Values with spaces are quoted by the caller.
 log() {
@@ -78,12 +78,16 @@ read_settings() {
   setting pod_namespace AUTOTLS_POD_NAMESPACE unknown "$name" "$name_text"
   setting service_account AUTOTLS_SERVICE_ACCOUNT default "$name" "$name_text"
   setting node_name AUTOTLS_NODE_NAME unknown "$name" "$name_text"
+  setting control_plane AUTOTLS_CONTROL_PLANE_NAMESPACE autotls '[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?' 'a namespace'
+  setting discovery_address AUTOTLS_DISCOVERY_ADDRESS "autotls-discovery.$control_plane.svc.cluster.local:15110" \
+    '([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\]):[1-9][0-9]{0,4}' 'host:port, IPv6 in brackets'
   # Optional mode may hold the app's start for two seconds and no longer.
   [[ $mode == optional ]] && wait_max=2
   number_setting wait_seconds AUTOTLS_WAIT_SECONDS 2 "$wait_max"
   number_setting drain_seconds AUTOTLS_DRAIN_SECONDS 5 3600
   ports_setting skip_inbound AUTOTLS_SKIP_INBOUND_PORTS
   ports_setting skip_outbound AUTOTLS_SKIP_OUTBOUND_PORTS
+  ports_setting inbound_ports AUTOTLS_PORTS
 }
 
 # has_ipv6_loopback: REDIRECT sends the app's IPv6 connections to ::1; where that address is missing (IPv6 switched off

@@ -39,7 +39,9 @@ def build_encoded_patch(pod: Pod, identity: SpiffeId, inject: Inject, config: Me
     """
     meta, spec = pod.metadata, pod.spec
     parts = (
-        _metadata(config.control_plane_namespace, identity, meta.labels is None, meta.annotations is None),
+        _metadata(
+            config.control_plane_namespace, identity, declared_ports(pod), meta.labels is None, meta.annotations is None
+        ),
         _containers(inject.settings, config, is_guaranteed(pod), inject.redirect, spec.init_containers is None),
         _volumes(spec.service_account, spec.volumes is None),
     )
@@ -56,9 +58,25 @@ def pointer(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+def declared_ports(pod: Pod) -> str:
+    """TCP ports that the containers of `pod` declare, as `8080,9090`: what peers may reach before discovery says more.
+
+    A pod's own annotation of that name would be the pod's own word about itself, which its containers' ports are too.
+    """
+    ports = {
+        port.container_port
+        for container in pod.spec.all_containers
+        for port in container.ports or ()
+        if (port.protocol or "TCP") == "TCP" and port.container_port not in names.RESERVED_PORTS
+    }
+    return ",".join(map(str, sorted(ports)))
+
+
 @lru_cache(maxsize=4096)
-def _metadata(control_plane: str, identity: SpiffeId, no_labels: bool, no_annotations: bool) -> bytes:
+def _metadata(control_plane: str, identity: SpiffeId, ports: str, no_labels: bool, no_annotations: bool) -> bytes:
     annotations = {names.VERSION_ANNOTATION: VERSION, names.IDENTITY_ANNOTATION: str(identity)}
+    if ports:
+        annotations[names.PORTS_ANNOTATION] = ports
     return _encoded(
         [
             *_entries("labels", {names.MESH_LABEL: control_plane}, absent=no_labels),

@@ -28,6 +28,8 @@ _FIELD_VARIABLES: Final = {
     "AUTOTLS_SERVICE_ACCOUNT": "spec.serviceAccountName",
     "AUTOTLS_NODE_NAME": "spec.nodeName",
     "AUTOTLS_POD_IPS": "status.podIPs",
+    # An annotation that is not there gives an empty value: no port declared.
+    "AUTOTLS_PORTS": f"metadata.annotations['{names.PORTS_ANNOTATION}']",
 }
 
 
@@ -98,6 +100,7 @@ def environment(settings: PodSettings, config: MeshConfig, *, redirect: bool) ->
     values = {
         "AUTOTLS_TRUST_DOMAIN": config.trust_domain,
         "AUTOTLS_CONTROL_PLANE_NAMESPACE": config.control_plane_namespace,
+        "AUTOTLS_DISCOVERY_ADDRESS": discovery_address(config),
         "AUTOTLS_MODE": settings.mode,
         "AUTOTLS_INBOUND": settings.inbound,
         "AUTOTLS_LOG_LEVEL": settings.log_level,
@@ -112,6 +115,11 @@ def environment(settings: PodSettings, config: MeshConfig, *, redirect: bool) ->
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in _FIELD_VARIABLES.items()
     ]
     return fields + [{"name": name, "value": value} for name, value in values.items()]
+
+
+def discovery_address(config: MeshConfig) -> str:
+    """`host:port` at which proxies find discovery; a complete name, so that no search domain is tried."""
+    return f"{names.DISCOVERY}.{config.control_plane_namespace}.svc.{config.cluster_domain}:{names.XDS_PORT}"
 
 
 def _resources(values: ResourceValues) -> dict[str, dict[str, str]]:

@@ -40,10 +40,19 @@ async def _authority(view: View, secret: str) -> Result:
 
 
 async def _webhook(view: View) -> Result:
-    leaf, *issuers = await _chain(view, names.WEBHOOK_TLS_SECRET)
-    hint = f"{view.kubectl} delete secret {names.WEBHOOK_TLS_SECRET}: the CA makes it anew"
+    return await _serving(view, names.WEBHOOK_TLS_SECRET)
+
+
+async def _discovery(view: View) -> Result:
+    return await _serving(view, names.DISCOVERY_TLS_SECRET)
+
+
+async def _serving(view: View, secret: str) -> Result:
+    leaf, *issuers = await _chain(view, secret)
+    hint = f"{view.kubectl} delete secret {secret}: the CA makes it anew"
     config = await view.config()
-    wanted = Constraints(TrustDomain.parse(config.trust_domain), view.control_plane).serving_names(names.WEBHOOK)
+    constraints = Constraints(TrustDomain.parse(config.trust_domain), view.control_plane)
+    wanted = constraints.serving_names(names.SERVING_SECRETS[secret])
     if names_in(leaf.extensions) != expected_names(wanted):
         return fail(f"it is not a certificate of {wanted}", hint)
     fault = chain_fault(leaf, issuers, await view.bundle(), view.now)
@@ -111,6 +120,7 @@ SECTION: Final = Section(
         Check("root-certificate", "the root is valid", _root),
         Check("issuer-certificate", "the issuer is valid and signed by the root", _issuer),
         Check("webhook-certificate", "the webhook's certificate is valid and signed by the issuer", _webhook),
+        Check("discovery-certificate", "discovery's certificate is valid and signed by the issuer", _discovery),
         Check("ca-bundle", "the API server trusts the webhook", _ca_bundle),
     ),
 )

@@ -46,6 +46,10 @@ async def _ca_up(view: View) -> Result:
     return await _available(view, names.CA)
 
 
+async def _discovery_up(view: View) -> Result:
+    return await _available(view, names.DISCOVERY)
+
+
 async def _available(view: View, name: str) -> Result:
     found = await view.deployment(name)
     if found is None:
@@ -137,6 +141,7 @@ SECTION: Final = Section(
         Check("installed", "autotls is installed", _installed, fatal=True),
         Check("webhook-available", "the webhook is up", _webhook_up),
         Check("ca-available", "the CA is up", _ca_up),
+        Check("discovery-available", "discovery is up", _discovery_up),
         Check("ca-leader", "one replica of the CA leads", _leader),
         Check("strict-registration", "strict pods are registered for", _strict_registered),
         Check("webhook-called", "the API server calls the webhook", _webhook_called),

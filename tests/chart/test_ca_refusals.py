@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from ca.secret import Manifest
+from discovery.kinds import ENDPOINT_SLICES, SERVICES
 from kube.apply import apply, create, delete, path_of
 from kube.client import Api, connect
 from kube.errors import ForbiddenError, NotFoundError
-from kube.kinds import MUTATING_WEBHOOK_CONFIGURATIONS
+from kube.kinds import MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES, PODS
 from mesh import names
 from tests.chart.chart import NAMESPACE
 from tests.chart.conftest import Installed
@@ -251,6 +252,10 @@ async def test_nobody_else_is_bound_by_the_policies(admin: Api) -> None:
         (names.WEBHOOK, "GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/{names.ROOT_SECRET}"),
         (names.WEBHOOK, "GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/{names.WEBHOOK_TLS_SECRET}"),
         (names.WEBHOOK, "GET", "/api/v1/pods"),
+        (names.DISCOVERY, "GET", "/api/v1/secrets"),
+        (names.DISCOVERY, "GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/{names.DISCOVERY_TLS_SECRET}"),
+        (names.DISCOVERY, "GET", f"/api/v1/namespaces/{SHOP}/configmaps"),
+        (names.DISCOVERY, "DELETE", f"/api/v1/namespaces/{SHOP}/pods/x"),
         (names.WEBHOOK, "PATCH", f"{MUTATING_WEBHOOK_CONFIGURATIONS}/{names.REGISTRATION}"),
     ],
 )
@@ -261,6 +266,12 @@ async def test_rbac_refuses_what_is_not_needed(
         with pytest.raises(ForbiddenError) as caught:
             await api.request(method, path, body=b"{}" if method in ("PATCH", "POST") else None)
     assert "cannot" in caught.value.message
+
+
+@pytest.mark.parametrize("path", [NAMESPACES, PODS, SERVICES, ENDPOINT_SLICES])
+async def test_discovery_may_list_what_it_mirrors(enforced: Installed, path: str) -> None:
+    async with connect(kubeconfig=enforced.kubeconfig_of(names.DISCOVERY)) as api:
+        assert b'"items"' in await api.request("GET", path)
 
 
 @pytest.mark.parametrize("path", ["/api/v1/namespaces/x", "/api/v1/nodes/x"])

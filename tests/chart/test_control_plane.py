@@ -81,6 +81,7 @@ def test_ca_makes_all_that_is_its_own_and_is_never_refused(fresh: Installed, ca_
         ("secret", names.ROOT_SECRET, NAMESPACE),
         ("secret", names.ISSUER_SECRET, NAMESPACE),
         ("secret", names.WEBHOOK_TLS_SECRET, NAMESPACE),
+        ("secret", names.DISCOVERY_TLS_SECRET, NAMESPACE),
         ("secret", names.identity_secret_name("web"), "meshed"),
         ("secret", names.identity_secret_name("default"), "meshed"),
         ("configmap", names.TRUST_BUNDLE_CONFIG_MAP, "meshed"),

@@ -3,14 +3,17 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from discovery import __main__ as discovery_main
 from mesh import names
 from mesh.version import VERSION
 from tests.chart.chart import CHART, NAMESPACE, HelmError, render, run_helm, template
+from webhook import __main__ as webhook_main
 
 ALL_VALUES_CHANGED = (
     "--set=mode=strict,excludedNamespaces={monitoring,istio-system},image.controlPlane.digest=sha256:" + "a" * 64,
@@ -50,11 +53,15 @@ def test_object_names_are_the_ones_the_code_knows() -> None:
     found = {f"{item['kind']}/{item['metadata']['name']}" for item in rendered.objects}
     assert found >= {
         f"Deployment/{names.WEBHOOK}",
+        f"Deployment/{names.DISCOVERY}",
         f"Deployment/{names.CA}",
         f"Service/{names.WEBHOOK}",
+        f"Service/{names.DISCOVERY}",
         f"ServiceAccount/{names.WEBHOOK}",
+        f"ServiceAccount/{names.DISCOVERY}",
         f"ServiceAccount/{names.CA}",
         f"PodDisruptionBudget/{names.WEBHOOK}",
+        f"PodDisruptionBudget/{names.DISCOVERY}",
         f"PodDisruptionBudget/{names.CA}",
         f"ConfigMap/{names.CONFIG_MAP}",
         f"ConfigMap/{names.STRICT_REGISTRATION_TEMPLATE}",
@@ -111,16 +118,20 @@ def test_selectors_do_not_depend_on_the_release() -> None:
     assert selectors("autotls") == selectors("another")
 
 
-def test_service_reaches_the_webhook_port() -> None:
+@pytest.mark.parametrize(
+    ("name", "port", "target"),
+    [(names.WEBHOOK, 443, names.WEBHOOK_PORT), (names.DISCOVERY, names.XDS_PORT, names.XDS_PORT)],
+)
+def test_service_reaches_the_port(name: str, port: int, target: int) -> None:
     rendered = render()
-    service = rendered.get("Service", names.WEBHOOK)["spec"]
-    pod = rendered.get("Deployment", names.WEBHOOK)["spec"]["template"]
+    service = rendered.get("Service", name)["spec"]
+    pod = rendered.get("Deployment", name)["spec"]["template"]
     assert service["selector"].items() <= pod["metadata"]["labels"].items()
     ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
-    assert [(port["port"], ports[port["targetPort"]]) for port in service["ports"]] == [(443, names.WEBHOOK_PORT)]
+    assert [(entry["port"], ports[entry["targetPort"]]) for entry in service["ports"]] == [(port, target)]
 
 
-@pytest.mark.parametrize("name", [names.WEBHOOK, names.CA])
+@pytest.mark.parametrize("name", [names.WEBHOOK, names.CA, names.DISCOVERY])
 def test_probes_ask_the_health_port(name: str) -> None:
     [container] = render().get("Deployment", name)["spec"]["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -135,13 +146,20 @@ def test_probes_ask_the_health_port(name: str) -> None:
     }
 
 
-def test_webhook_cannot_start_without_its_certificate() -> None:
-    pod = render().get("Deployment", names.WEBHOOK)["spec"]["template"]["spec"]
+@pytest.mark.parametrize(
+    ("name", "secret", "folder"),
+    [
+        (names.WEBHOOK, names.WEBHOOK_TLS_SECRET, Path(webhook_main.CERTIFICATE_DIRECTORY)),
+        (names.DISCOVERY, names.DISCOVERY_TLS_SECRET, discovery_main.CERTIFICATE_FOLDER),
+    ],
+)
+def test_server_cannot_start_without_its_certificate(name: str, secret: str, folder: Path) -> None:
+    pod = render().get("Deployment", name)["spec"]["template"]["spec"]
     [volume] = [volume for volume in pod["volumes"] if "secret" in volume]
-    assert volume["secret"]["secretName"] == names.WEBHOOK_TLS_SECRET
+    assert volume["secret"]["secretName"] == secret
     assert not volume["secret"].get("optional", False)
     assert {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]} >= {
-        "/var/run/secrets/autotls.io/webhook",
+        str(folder),
         "/etc/autotls",
     }
 

@@ -135,8 +135,11 @@ class Authorities:
         return identity_secret(OWNER, namespace, account, secret_data(leaf, self.root))
 
     def webhook_secret(self, now: datetime = T0) -> dict[str, Any]:
-        leaf = a_leaf(self.issuer, CONSTRAINTS.serving_names(names.WEBHOOK), now)
-        return tls_secret(OWNER, "autotls", names.WEBHOOK_TLS_SECRET, secret_data(leaf, self.root))
+        return self.serving_secret(names.WEBHOOK_TLS_SECRET, now)
+
+    def serving_secret(self, name: str, now: datetime = T0) -> dict[str, Any]:
+        leaf = a_leaf(self.issuer, CONSTRAINTS.serving_names(names.SERVING_SECRETS[name]), now)
+        return tls_secret(OWNER, "autotls", name, secret_data(leaf, self.root))
 
     def authority_secret(self, name: str, authority: Authority) -> dict[str, Any]:
         data = {
@@ -169,7 +172,7 @@ def healthy_cluster() -> tuple[Cluster, Authorities]:
     cluster.seed(
         authorities.authority_secret(names.ROOT_SECRET, authorities.root),
         authorities.authority_secret(names.ISSUER_SECRET, authorities.issuer),
-        authorities.webhook_secret(),
+        *map(authorities.serving_secret, names.SERVING_SECRETS),
         trust_bundle_config_map(OWNER, "shop", authorities.bundle),
         {
             "apiVersion": "coordination.k8s.io/v1",

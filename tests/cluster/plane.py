@@ -35,7 +35,7 @@ class Plane:
 
     def wait_healthy(self, *deployments: str) -> None:
         """Every replica of these (of all) is available, one CA leads, and a pod that is tried gets its sidecar."""
-        for name in deployments or (names.WEBHOOK, names.CA):
+        for name in deployments or (names.WEBHOOK, names.CA, names.DISCOVERY):
             eventually(lambda name=name: self._complete(name), lambda name=name: self._told(name))
         if not deployments or names.CA in deployments:
             self.wait_leader()

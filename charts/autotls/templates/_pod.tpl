@@ -1,5 +1,5 @@
 {{/*
-Pod templates of the webhook and the CA differ in name, module, resources and mounts; all the rest is here, once.
+Pod templates of the webhook, the CA and discovery differ in name, module, resources and mounts; all the rest is here, once.
 The context: root, component, module, resources, ports, mounts, volumes, checksums (YAML texts but for root).
 */}}
 {{- define "autotls.podTemplate" -}}
