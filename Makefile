@@ -38,6 +38,7 @@ FAST := -m 'not apiserver and not envoy and not cluster'
 .PHONY: lint
 lint: venv ## style, types and who imports whom
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright --pythonpath $(PYTHON) --warnings
 	$(VENV)/bin/lint-imports --no-cache
 

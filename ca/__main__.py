@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 import uvloop
 
-from ca.controller import make_controller
+from ca.controller import Controller, make_controller
 from ca.health import serve_health
 from kube.client import connect
 from kube.errors import KubeconfigError
@@ -69,7 +69,8 @@ async def _run(config: MeshConfig, pod: str, health_port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with connect() as api, serve_health(health_port):
+    terms: list[Controller] = []
+    async with connect() as api:
         elector = Elector(
             api,
             namespace=config.control_plane_namespace,
@@ -81,12 +82,20 @@ async def _run(config: MeshConfig, pod: str, health_port: int) -> None:
 
         async def work() -> None:
             # A fresh controller for each term: what a former term believed may be long out of date.
-            await make_controller(elector.fenced(api), api, config, instance=pod).run()
+            terms[:] = [make_controller(elector.fenced(api), api, config, instance=pod)]
+            await terms[0].run()
+
+        def unready() -> str:
+            # A standby is ready when there is somebody to stand by for: `helm install --wait` must not end before
+            # the registrations have their caBundle, or the first pods would be admitted without a sidecar.
+            if elector.is_leader and terms:
+                return terms[0].unready
+            return "" if elector.follows_leader else "no leader was seen at work yet"
 
         # What is there now stays for good; without it every collection walks through all the imports.
         gc.collect()
         gc.freeze()
-        async with asyncio.TaskGroup() as group:
+        async with serve_health(health_port, unready=unready), asyncio.TaskGroup() as group:
             leading = group.create_task(elector.run(work), name="election")
             await stop.wait()
             _log.info("stopping")

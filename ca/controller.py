@@ -82,6 +82,15 @@ class Controller:
         self._bundles = Bundles(edge, keeper, mirror.bundles, mirror.inhabited, foreigners)
         self._serving = ServingCertificates(edge, keeper, mirror.home_secrets, foreigners)
         self._registrations = Registrations(edge, keeper, mirror.registrations, mirror.templates, foreigners)
+        self._done: set[Task] = set()
+
+    @property
+    def unready(self) -> str:
+        """What the installation still waits for; empty once pods can be injected and identities issued."""
+        if self.keeper.trust is None:
+            return self.keeper.fault or "root and issuer are not there yet"
+        missing = [task.value for task in Task if task not in self._done]
+        return f"not done yet: {', '.join(missing)}" if missing else ""
 
     async def run(self) -> None:
         """For ever; cancel to stop."""
@@ -111,7 +120,10 @@ class Controller:
 
     async def _work(self, key: Key) -> datetime | None:
         try:
-            return await self._reconcile(key)
+            due = await self._reconcile(key)
+            if isinstance(key, Task) and self.keeper.trust is not None:
+                self._done.add(key)
+            return due
         except AutotlsError as error:
             return self._failed(key, error)
         except Exception:

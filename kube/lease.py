@@ -95,6 +95,7 @@ class Elector:
         self._record: dict[str, Any] = {}
         self._observed = LeaseSpec()
         self._observed_at = -math.inf
+        self._saw_renewal = False
         self._renewed_at = -math.inf
         self._working = False
 
@@ -107,6 +108,12 @@ class Elector:
     def holder(self) -> str:
         """Who held the Lease when it was last looked at; empty: nobody."""
         return self._observed.holder_identity or ""
+
+    @property
+    def follows_leader(self) -> bool:
+        """True while somebody else holds the Lease and was seen renewing it. A record alone proves nothing: a process
+        that was killed leaves one behind that looks alive for the whole of its duration."""
+        return self._saw_renewal and not self._working and not self._expired()
 
     def lease_left_s(self) -> float:
         """Seconds until another candidate may take over, if nothing is renewed."""
@@ -228,6 +235,8 @@ class Elector:
         spec = msgspec.json.decode(body, type=Lease).spec
         self._record = msgspec.json.decode(body)
         if spec != self._observed:
+            first = self._observed_at == -math.inf
+            self._saw_renewal = not first and spec.holder_identity not in (None, "", self._identity)
             self._observed, self._observed_at = spec, self._clock()
 
     def _expired(self) -> bool:

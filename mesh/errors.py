@@ -1,12 +1,12 @@
 """The error tree that every room hangs its own errors on.
 
-    AutotlsError
-    ├── SpiffeIdError          a string is not a SPIFFE ID or trust domain   (mesh.spiffe)
-    ├── ConfigError            the installation's configuration is invalid   (mesh.config)
-    ├── SettingError           one label or annotation has a bad value       (mesh.settings)
-    ├── ReviewError            bytes are not an AdmissionReview of a pod     (mesh.review)
-    ├── kube.errors.ApiError   the API server said no, or nothing
-    └── ca.errors.IssueError   a certificate could not be made or did not verify
+AutotlsError
+├── SpiffeIdError          a string is not a SPIFFE ID or trust domain   (mesh.spiffe)
+├── ConfigError            the installation's configuration is invalid   (mesh.config)
+├── SettingError           one label or annotation has a bad value       (mesh.settings)
+├── ReviewError            bytes are not an AdmissionReview of a pod     (mesh.review)
+├── kube.errors.ApiError   the API server said no, or nothing
+└── ca.errors.IssueError   a certificate could not be made or did not verify
 """
 
 

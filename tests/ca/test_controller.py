@@ -423,9 +423,11 @@ async def test_an_issuer_of_somebody_else_is_only_read_and_followed() -> None:
     root = a_root()
     async with cluster.leading() as controller:
         assert "autotls-issuer" in controller.keeper.fault
+        assert "autotls-issuer" in controller.unready
         assert cluster.secret("shop", "web") is None
         cluster.api.seed(external(an_issuer(root), root))
         await settle(2)
+        assert controller.unready == ""
         assert cluster.judged("shop", "web")
         other = a_root()
         cluster.api.seed(external(an_issuer(other), other))

@@ -72,7 +72,15 @@ async def test_health_readiness_and_metrics_are_served() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    async with serve_health(port, host="127.0.0.1"), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+    waits = ["not done yet: registrations"]
+    url = f"http://127.0.0.1:{port}"
+    async with (
+        serve_health(port, unready=lambda: waits[0], host="127.0.0.1"),
+        aiohttp.ClientSession(url) as session,
+    ):
+        async with session.get("/readyz") as answer:
+            assert (answer.status, await answer.text()) == (503, "not done yet: registrations\n")
+        waits[0] = ""
         for path in ("/healthz", "/readyz"):
             async with session.get(path) as answer:
                 assert (answer.status, await answer.text()) == (200, "ok\n")

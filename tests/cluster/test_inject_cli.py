@@ -91,18 +91,15 @@ def test_injected_manifest_joins_the_mesh_where_nobody_opted_in(cluster: Running
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in MANIFESTS.glob("*.yaml")))
-@pytest.mark.parametrize("mode", [(), ("--tls=strict",)], ids=["no mode", "strict"])
-def test_inject_then_uninject_gives_the_same_bytes(
-    cluster: RunningCluster, shop: Space, name: str, mode: tuple[str, ...]
-) -> None:
+def test_inject_then_uninject_gives_the_same_bytes(cluster: RunningCluster, name: str) -> None:
     text = manifest_text(cluster, name)
-    injected = inject(cluster, text, *mode, f"--namespace={shop.name}")
+    injected = inject(cluster, text, "--tls=strict")
     done = run_autotls(cluster, "uninject", "-", stdin=injected)
     assert done.returncode == 0, done.stderr
     assert done.stdout == text
     if name != "holder":  # which opted out
         assert names.PROXY_CONTAINER in injected
-        assert inject(cluster, injected, *mode, f"--namespace={shop.name}") == injected
+        assert inject(cluster, injected, "--tls=strict") == injected
 
 
 def test_not_kubernetes_is_refused_with_file_line_and_reason(cluster: RunningCluster) -> None:

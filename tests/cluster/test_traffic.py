@@ -106,7 +106,8 @@ def dial(traffic: Traffic, port: int, alpn: str, *, request: str = "", identity:
 
     openssl, because a peer need not be our proxy. It ends when the server closes the connection.
     """
-    own = "-cert /identity/tls.crt -key /identity/tls.key" if identity else ""
+    # Without -cert_chain openssl sends the leaf alone, and the server does not know our issuer by itself.
+    own = "-cert /identity/tls.crt -key /identity/tls.key -cert_chain /identity/tls.crt" if identity else ""
     connect = f"{traffic.address(INSIDE)}:{names.INBOUND_TLS_PORT}"
     script = (
         f"printf '{request}' | timeout 20 openssl s_client -connect {connect} -servername {port} -alpn {alpn}"
@@ -156,5 +157,6 @@ def test_who_has_no_identity_gets_nothing_through_mutual_tls(traffic: Traffic) -
 @pytest.mark.parametrize("port", [names.STATUS_PORT, names.INBOUND_TLS_PORT, 8079])
 def test_ports_of_the_proxy_and_closed_ports_give_nothing(traffic: Traffic, port: int) -> None:
     wait_for_identity(traffic)
+    assert dial(traffic, 8080, "autotls-tcp", request=HTTP_REQUEST)[0].startswith("HTTP/1.1 200 OK")
     answer, _ = dial(traffic, port, "autotls-tcp", request=HTTP_REQUEST)
     assert answer == ""

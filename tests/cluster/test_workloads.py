@@ -300,7 +300,7 @@ def test_invalid_annotation_in_optional_mode_is_told_and_the_default_used(worklo
     pod = a_pod(workloads.shop.cluster, "loud", annotations={"config.autotls.io/log-level": "loud"})
     done = workloads.shop.run("create", "--dry-run=server", "--output=json", "--filename=-", stdin=json.dumps(pod))
     assert done.returncode == 0, done.stderr
-    assert 'Warning: config.autotls.io/log-level: "loud" is not ' in done.stderr
+    assert 'Warning: autotls: config.autotls.io/log-level: "loud" is not ' in done.stderr
     sidecar = containers_of(json.loads(done.stdout))[names.PROXY_CONTAINER]
     assert {"name": "AUTOTLS_LOG_LEVEL", "value": "warning"} in sidecar["env"]
 

@@ -109,8 +109,10 @@ class Fleet:
     def configured(self, member: Member, count: int = 1) -> None:
         """Waits until the member's proxy holds at least `count` listeners of discovery's."""
         eventually(
-            lambda: member.proxy.metric("envoy_listener_manager_lds_update_success") >= 1
-            and member.proxy.metric("envoy_listener_manager_total_listeners_active") >= count + 4,
+            lambda: (
+                member.proxy.metric("envoy_listener_manager_lds_update_success") >= 1
+                and member.proxy.metric("envoy_listener_manager_total_listeners_active") >= count + 4
+            ),
             within_s=20,
             what=f"configured; log: {member.proxy.log()[-2000:]}",
         )

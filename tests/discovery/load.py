@@ -18,7 +18,9 @@ TIMEOUT_S = 10
 class Load:
     """Runs until the block ends; `failures` says what went wrong, by kind."""
 
-    def __init__(self, network: Network, address: str, port: int, *, tcp_port: int | None = None, pause_s: float = 0.01):
+    def __init__(
+        self, network: Network, address: str, port: int, *, tcp_port: int | None = None, pause_s: float = 0.01
+    ):
         self._network, self._target, self._tcp_port = network, (address, port), tcp_port
         self._pause_s = pause_s
         self._stop = threading.Event()

@@ -52,13 +52,19 @@ def pod(
     running = meshed if running is None else running
     state = ContainerState(running=msgspec.Raw(b"{}")) if running else ContainerState(waiting=msgspec.Raw(b"{}"))
     declared = tuple(
-        ContainerPort(container_port=port[0], name=port[1]) if isinstance(port, tuple) else ContainerPort(container_port=port)
+        ContainerPort(container_port=port[0], name=port[1])
+        if isinstance(port, tuple)
+        else ContainerPort(container_port=port)
         for port in ports
     )
     mesh = {names.MESH_LABEL: names.DEFAULT_CONTROL_PLANE_NAMESPACE} if meshed else {}
     return Pod(
         metadata=ObjectMeta(
-            name=name, namespace=namespace, uid=f"uid-{name}", labels={**mesh, **(labels or {})}, annotations=annotations
+            name=name,
+            namespace=namespace,
+            uid=f"uid-{name}",
+            labels={**mesh, **(labels or {})},
+            annotations=annotations,
         ),
         spec=PodSpec(
             containers=(Container(name="app", ports=declared),),
@@ -99,7 +105,8 @@ def endpoint_slice(
 ) -> EndpointSlice:
     """Addresses are ready endpoints."""
     found = tuple(
-        endpoint if isinstance(endpoint, SliceEndpoint) else SliceEndpoint(addresses=(endpoint,)) for endpoint in endpoints
+        endpoint if isinstance(endpoint, SliceEndpoint) else SliceEndpoint(addresses=(endpoint,))
+        for endpoint in endpoints
     )
     v6 = any(":" in address for endpoint in found for address in endpoint.addresses)
     return EndpointSlice(

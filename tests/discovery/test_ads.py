@@ -189,7 +189,8 @@ async def test_whoever_is_not_the_pod_at_its_address_is_refused_and_counted(
 
 
 @pytest.mark.parametrize(
-    ("case", "leaf"), [("no certificate", None), ("another root's", ControlPlaneAuthority("stranger").leaf(identity("client")))]
+    ("case", "leaf"),
+    [("no certificate", None), ("another root's", ControlPlaneAuthority("stranger").leaf(identity("client")))],
 )
 async def test_without_a_certificate_of_the_mesh_there_is_no_connection(
     state: State, tmp_path: Path, case: str, leaf: Leaf | None
@@ -199,7 +200,10 @@ async def test_without_a_certificate_of_the_mesh_there_is_no_connection(
 
 
 async def test_an_address_that_is_reported_late_is_waited_for(state: State, tmp_path: Path) -> None:
-    async with serving(state, tmp_path) as server, proxy(server, client_leaf(), address="[::1]", node="late.shop") as client:
+    async with (
+        serving(state, tmp_path) as server,
+        proxy(server, client_leaf(), address="[::1]", node="late.shop") as client,
+    ):
         await client.ask(LISTENER)
         await asyncio.sleep(0)
         put(state.world, pod("late", "::1", service_account="client"))
@@ -211,7 +215,10 @@ async def test_a_pod_without_an_address_yet_is_served_by_its_identity_and_checke
     state: State, tmp_path: Path
 ) -> None:
     put(state.world, pod("late", service_account="client"))
-    async with serving(state, tmp_path) as server, proxy(server, client_leaf(), address="[::1]", node="late.shop") as client:
+    async with (
+        serving(state, tmp_path) as server,
+        proxy(server, client_leaf(), address="[::1]", node="late.shop") as client,
+    ):
         await client.ask(LISTENER)
         assert (await client.answer()).resources
         put(state.world, pod("late", "10.0.0.99", service_account="client"))
@@ -221,7 +228,9 @@ async def test_a_pod_without_an_address_yet_is_served_by_its_identity_and_checke
                 await client.answer()
 
 
-async def test_a_deleted_service_leaves_its_listener_at_once_and_its_cluster_later(state: State, tmp_path: Path) -> None:
+async def test_a_deleted_service_leaves_its_listener_at_once_and_its_cluster_later(
+    state: State, tmp_path: Path
+) -> None:
     clock = [0.0]
     state._clock = lambda: clock[0]
     async with serving(state, tmp_path) as server, proxy(server, client_leaf()) as client:

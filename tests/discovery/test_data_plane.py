@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 from discovery.kinds import ServicePort, SlicePort
+from tests.discovery.certificates import ControlPlaneAuthority
 from tests.discovery.fleet import Fleet, Member
 from tests.discovery.load import Load
 from tests.discovery.objects import endpoint_slice, identity, service
-from tests.proxy.certificates import client_context
+from tests.proxy.certificates import client_context, swap_identity
 from tests.proxy.namespaces import eventually, http_get
 
 pytestmark = pytest.mark.envoy
 
 VIP = "10.96.7.10"
+UPSTREAM_TLS = "TLSv1.2"  # of optional mode
 PORTS = (
     ServicePort(port=80, name="web", target_port=8080),
     ServicePort(port=3306, name="mysql", target_port=3306),
@@ -68,14 +70,14 @@ def test_http_tcp_and_server_first_go_by_mutual_tls_through_the_service_and_the_
     fleet.configured(client, 6)
     for address, port, name in ((VIP, 80, "shop/web:80"), (server.address, 8080, f"pod/{server.address}:8080")):
         assert http_get(client.network, address, port, "/")[0] == 200
-        eventually(lambda n=name: client.outbound(n, tls="TLSv1.2", peer=identity("web"), code="200") == 1)
+        eventually(lambda n=name: client.outbound(n, tls=UPSTREAM_TLS, peer=identity("web"), code="200") == 1)
     with client.network.connect(VIP, 3306) as connection:
         assert connection.recv(100) == b"5.7 ready"
     with client.network.connect(VIP, 7000) as connection:
         connection.sendall(b"neither http nor line")
         assert connection.recv(100) == b"neither http nor line"
     for name in ("shop/web:3306", "shop/web:7000"):
-        eventually(lambda n=name: client.outbound(n, tls="TLSv1.2", peer=identity("web")) == 1)
+        eventually(lambda n=name: client.outbound(n, tls=UPSTREAM_TLS, peer=identity("web")) == 1)
     eventually(lambda: server.proxy.metric("envoy_autotls_rq", dir="inbound", peer=identity("client")) == 4)
     # The app saw the proxy call from the pod's own address.
     assert {peer for app in server.apps for peer in app.peers} == {server.address}
@@ -92,7 +94,7 @@ def test_a_service_with_mixed_endpoints_uses_tls_for_the_meshed_ones_alone(fleet
     assert {status for status, _ in answers} == {200}
     # The unmeshed app sees the client itself, the meshed one its own proxy.
     assert {body for _, body in answers} == {client.address, meshed.address}
-    eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.2", reason="") == 5)
+    eventually(lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS, reason="") == 5)
     eventually(lambda: client.outbound("shop/web:80", tls="", reason="not_meshed") == 5)
 
 
@@ -108,7 +110,7 @@ def test_nothing_fails_while_a_pod_goes_back_and_forth_between_meshed_and_not(
             load.more(20)
     assert not load.failures
     eventually(lambda: client.outbound("shop/web:80", tls="", reason="not_meshed") > 20)
-    assert client.outbound("shop/web:80", tls="TLSv1.2") > 20
+    assert client.outbound("shop/web:80", tls=UPSTREAM_TLS) > 20
     before = client.outbound("shop/web:80", tls="")
     assert http_get(client.network, VIP, 80, "/")[0] == 200
     assert client.outbound("shop/web:80", tls="") == before
@@ -117,7 +119,7 @@ def test_nothing_fails_while_a_pod_goes_back_and_forth_between_meshed_and_not(
 def test_discovery_absent_at_first_then_killed_then_empty_costs_no_request(
     fleet: Fleet, pair: tuple[Member, Member]
 ) -> None:
-    client, server = pair
+    client, _ = pair
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         load.more(30)
         assert client.outbound("shop/web:80") == 0
@@ -131,7 +133,7 @@ def test_discovery_absent_at_first_then_killed_then_empty_costs_no_request(
         eventually(lambda: client.proxy.metric("envoy_control_plane_connected_state") == 1, within_s=20)
         load.more(60)
     assert not load.failures
-    eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.2") > 60)
+    eventually(lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS) > 60)
     # A server that restarted with the same cluster sends the same versions, so nothing was touched.
     assert client.proxy.metric("envoy_listener_manager_listener_added") == listeners
     assert client.proxy.metric("envoy_listener_manager_listener_modified") == 0
@@ -151,7 +153,7 @@ def test_late_identity_files_of_either_side_cost_no_request_and_then_it_is_tls(f
         load.more(60)
         fleet.identify(client if late == "client" else server)
         fleet.configured(client, 4)
-        eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.2") > 10, within_s=30)
+        eventually(lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS) > 10, within_s=30)
     assert not load.failures
     if late == "server":
         assert client.outbound("shop/web:80", tls="", reason="tls_failed") > 0
@@ -168,7 +170,7 @@ def test_a_peer_with_another_identity_is_refused_and_reached_in_plaintext_which_
         load.more(60)
     assert not load.failures
     eventually(lambda: client.outbound("shop/web:80", tls="", reason="tls_failed") > 0)
-    assert client.outbound("shop/web:80", tls="TLSv1.2") == 0
+    assert client.outbound("shop/web:80", tls=UPSTREAM_TLS) == 0
     assert client.proxy.metric("envoy_cluster_ssl_fail_verify_san", envoy_cluster_name="shop/web_80") > 0
 
 
@@ -259,3 +261,20 @@ def test_only_declared_ports_of_a_pod_can_be_reached_through_mutual_tls(
     for port in ("9999", "15120", "15106", "0", "22"):
         assert dial(port) == b""
     assert hidden.peers == []
+
+
+def test_a_client_whose_certificate_is_refused_goes_on_in_plaintext(fleet: Fleet, pair: tuple[Member, Member]) -> None:
+    """In TLS 1.3 the refusal comes when the client believes it is connected: docs/adr/0010."""
+    client, _ = pair
+    fleet.discovery.start()
+    fleet.configured(client, 6)
+    stranger = ControlPlaneAuthority("stranger").leaf(identity("client"))
+    with Load(client.network, VIP, 80, tcp_port=7000) as load:
+        load.more(30)
+        swap_identity(client.proxy.identity, {**stranger.files(), "ca.crt": fleet.authority.pem})
+        load.more(150)
+        fleet.identify(client)
+        eventually(lambda: client.outbound("shop/web:7000", tls="", reason="tls_failed") > 20, within_s=20)
+        before = client.outbound("shop/web:7000", tls=UPSTREAM_TLS)
+        eventually(lambda: client.outbound("shop/web:7000", tls=UPSTREAM_TLS) > before + 20, within_s=30)
+    assert not load.failures

@@ -75,7 +75,9 @@ class Client:
 
 def current(mesh: Mesh, client: Client) -> dict[str, dict[str, str]]:
     return {
-        type_url: {name: entry.version for name in client.view.names(type_url) if (entry := client.view.get(type_url, name))}
+        type_url: {
+            name: entry.version for name in client.view.names(type_url) if (entry := client.view.get(type_url, name))
+        }
         for type_url in TYPES
     }
 

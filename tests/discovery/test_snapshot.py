@@ -65,7 +65,9 @@ def test_named_ports_may_have_another_number_in_each_slice_and_other_protocols_a
         service("web", "10.96.0.1", ports=(ServicePort(port=80, name="http"), ServicePort(port=53, protocol="UDP"))),
         [
             endpoint_slice("web", "10.0.0.1", ports=(SlicePort(name="http", port=8080),)),
-            endpoint_slice("web", "10.0.0.2", suffix="2", ports=(SlicePort(name="http", port=9090), SlicePort(name="x", port=1))),
+            endpoint_slice(
+                "web", "10.0.0.2", suffix="2", ports=(SlicePort(name="http", port=9090), SlicePort(name="x", port=1))
+            ),
         ],
         {},
         CONFIG,

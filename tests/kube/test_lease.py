@@ -64,6 +64,29 @@ def test_a_stopped_leader_hands_over_within_one_wait_of_the_next() -> None:
     play(scene)
 
 
+def test_only_a_renewal_in_sight_counts_as_somebody_to_follow() -> None:
+    async def main() -> None:
+        api = FakeApi()
+        dead = Candidate(api, "dead").start()
+        await asyncio.sleep(5)
+        dead.line.hangs = True  # as a killed process: its record stays
+        waiting = Candidate(api, "waiting").start()
+        await asyncio.sleep(10)
+        assert (waiting.elector.holder, waiting.elector.follows_leader) == ("dead", False)
+        await asyncio.sleep(10)
+        assert waiting.elector.is_leader and not waiting.elector.follows_leader
+        later = Candidate(api, "later").start()
+        await asyncio.sleep(5)
+        assert later.elector.follows_leader
+        waiting.line.hangs = True
+        await asyncio.sleep(24)
+        assert later.elector.is_leader and not later.elector.follows_leader
+        for candidate in (dead, waiting, later):
+            await candidate.stop()
+
+    run_virtual(main())
+
+
 def test_a_leader_that_winds_down_slowly_keeps_the_lease_until_it_has_ended() -> None:
     async def scene(api: FakeApi, first: Candidate, second: Candidate) -> None:
         stopping = asyncio.create_task(first.stop())
