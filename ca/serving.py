@@ -35,7 +35,10 @@ class ServingCertificates:
         self._edge, self._keeper, self._mirror, self._foreigners = edge, keeper, mirror, foreigners
 
     async def reconcile(self, name: str) -> datetime | None:
-        """When to look at the Secret `name` again. Raises ApiError (a conflict included: the next look sees what changed) and IssueError."""
+        """When to look at the Secret `name` again.
+
+        Raises ApiError (a conflict included: the next look sees what changed) and IssueError.
+        """
         trust = self._keeper.trust
         if trust is None:
             return None

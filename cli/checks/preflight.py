@@ -128,7 +128,8 @@ def _made_by_ca(metadata: ObjectMeta) -> bool:
 
 def _our_names(namespace: str) -> list[tuple[str, str]]:
     inside = f"/api/v1/namespaces/{namespace}"
-    names_ = [(f"/apis/{_RBAC}/v1/clusterroles/{name}", f"ClusterRole {name}") for name in (names.CA, names.WEBHOOK, names.DISCOVERY)]
+    roles = (names.CA, names.WEBHOOK, names.DISCOVERY)
+    names_ = [(f"/apis/{_RBAC}/v1/clusterroles/{name}", f"ClusterRole {name}") for name in roles]
     names_ += [
         (f"{inside}/secrets/{name}", f"Secret {namespace}/{name}")
         for name in (names.ROOT_SECRET, names.ISSUER_SECRET, *names.SERVING_SECRETS)
