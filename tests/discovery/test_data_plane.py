@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -278,3 +280,29 @@ def test_a_client_whose_certificate_is_refused_goes_on_in_plaintext(fleet: Fleet
         before = client.outbound("shop/web:7000", tls=UPSTREAM_TLS)
         eventually(lambda: client.outbound("shop/web:7000", tls=UPSTREAM_TLS) > before + 20, within_s=30)
     assert not load.failures
+
+
+def test_grpc_calls_and_streams_go_by_mutual_tls(fleet: Fleet) -> None:
+    server, client = fleet.member("web-0", "web"), fleet.member("client-0", "client")
+    fleet.announce(server, client)
+    shop(fleet, server)
+    fleet.discovery.start()
+    fleet.configured(client, 3)
+    inside = ("ip", "netns", "exec")
+    script = [sys.executable, "-m", "tests.discovery.h2"]
+    with subprocess.Popen(
+        [*inside, server.network.namespace, *script, "serve", server.address, "8080"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "serving\n"
+            called = subprocess.run(
+                [*inside, client.network.namespace, *script, "call", VIP, "80", "20"],
+                capture_output=True, text=True, timeout=60, check=True,
+            )  # fmt: skip
+            assert called.stdout == "called\n"
+        finally:
+            process.terminate()
+    eventually(
+        lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS, proto="HTTP/2", peer=identity("web"), code="200") == 21
+    )
