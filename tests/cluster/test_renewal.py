@@ -24,8 +24,8 @@ NO_REGISTRY: Final = "autotls.invalid"
 SHORT: Final = {
     "identity.leafLifetime": "120s",
     "identity.clockSkew": "5s",
-    "identity.renewAt": "0.4",
-    "proxy.allowedImagePrefixes[0]": NO_REGISTRY,
+    "identity.renewAt": 0.4,
+    "proxy.allowedImagePrefixes": [NO_REGISTRY],
 }
 
 
