@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -158,7 +158,7 @@ def test_api_server_and_etcd_die_and_everybody_recovers(mesh: Mesh) -> None:
 
 
 @contextmanager
-def storage_gone(mesh: Mesh) -> Iterator[None]:
+def storage_gone(mesh: Mesh) -> Generator[None]:
     mesh.machine.kill("etcd")
     try:
         eventually(
