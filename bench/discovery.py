@@ -93,7 +93,7 @@ class Bare:
 
     def __init__(self, credentials: ServerCredentials) -> None:
         self._waiting: list[asyncio.Future[bytes]] = []
-        handler: Any = grpc.stream_stream_rpc_method_handler(self._stream)
+        handler: Any = grpc.stream_stream_rpc_method_handler(self._stream)  # pyright: ignore[reportUnknownVariableType]
         self.server = grpc.aio.server()
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", {"Stream": handler}),))
         self.port = self.server.add_secure_port("127.0.0.1:0", credentials.server_credentials())
