@@ -35,27 +35,32 @@ venv-path: venv ## print the folder of the Python environment
 PYTEST := $(PYTHON) -m pytest
 FAST := -m 'not apiserver and not envoy and not cluster'
 
+.PHONY: test-host
+test-host: venv
+	@$(PYTHON) -m cluster host
+
 .PHONY: lint
-lint: venv ## style, types and who imports whom
+lint: test-host ## style, types and who imports whom
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright --pythonpath $(PYTHON) --warnings
 	$(VENV)/bin/lint-imports --no-cache
+	shellcheck proxy/autotls-* proxy/settings.sh .ci/run
 
 .PHONY: test-unit
-test-unit: venv ## pure parts and fakes; no root, no cluster
+test-unit: test-host ## pure parts and fakes; no root, no cluster
 	$(PYTEST) $(FAST) -n 2
 
 .PHONY: test-apiserver
-test-apiserver: venv binaries ## against a real kube-apiserver and etcd
-	$(PYTEST) -m 'apiserver and not cluster'
+test-apiserver: test-host binaries ## against a real kube-apiserver and etcd
+	$(PYTEST) -m 'apiserver and not cluster' -n 2
 
 .PHONY: test-envoy
-test-envoy: venv ## the proxy, with the real Envoy in network namespaces of its own (root)
-	$(PYTEST) -m envoy
+test-envoy: test-host ## the proxy, with the real Envoy in network namespaces of its own (root)
+	$(PYTEST) -m envoy -n 2
 
 .PHONY: test-cluster
-test-cluster: up ## on the real cluster of `make up`
+test-cluster: test-host up ## on the real cluster of `make up`
 	$(PYTEST) -m cluster
 
 .PHONY: test

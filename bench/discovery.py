@@ -93,7 +93,7 @@ class Bare:
 
     def __init__(self, credentials: ServerCredentials) -> None:
         self._waiting: list[asyncio.Future[bytes]] = []
-        handler = grpc.stream_stream_rpc_method_handler(self._stream)
+        handler: Any = grpc.stream_stream_rpc_method_handler(self._stream)  # pyright: ignore[reportUnknownVariableType]
         self.server = grpc.aio.server()
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", {"Stream": handler}),))
         self.port = self.server.add_secure_port("127.0.0.1:0", credentials.server_credentials())
@@ -272,9 +272,8 @@ def _report(arguments: argparse.Namespace, results: Results) -> bool:
     cpu, base_cpu = (statistics.median(used for _, used in rounds) for rounds in (results.ours, results.base))
     fast, small = value <= BUDGET_S, results.rss <= BUDGET_BYTES
     verdicts = {True: "ok", False: "OVER"}
-    print(
-        f"{arguments.clients} clients, {arguments.services} Services of {arguments.endpoints} meshed endpoints, one core"
-    )
+    size = f"{arguments.services} Services of {arguments.endpoints} meshed endpoints"
+    print(f"{arguments.clients} clients, {size}, one core")
     print(f"first sync of all clients   {results.synced:8.2f} s   {results.received / 1e3:.0f} kB each")
     for what, ours, base, budget in (
         ("change to last client", value, baseline, f"budget {BUDGET_S * 1e3:.0f} ms  {verdicts[fast]}"),

@@ -21,7 +21,8 @@ _log: Final = structlog.get_logger("ca.bundles")
 
 
 class Bundles:
-    """`mirror` is the ConfigMaps of ours as last seen; `inhabited` says whether a namespace has an identity."""
+    """`mirror` is the ConfigMaps of ours as last seen; `inhabited` says whether a namespace has an identity, `going`
+    whether it is being deleted: what goes with it is not made again, which would be refused."""
 
     def __init__(
         self,
@@ -30,14 +31,16 @@ class Bundles:
         mirror: Mapping[str, ConfigMap],
         inhabited: Callable[[str], bool],
         foreigners: Foreigners,
+        *,
+        going: Callable[[str], bool],
     ) -> None:
         self._edge, self._keeper, self._mirror = edge, keeper, mirror
-        self._inhabited, self._foreigners = inhabited, foreigners
+        self._inhabited, self._going, self._foreigners = inhabited, going, foreigners
 
     async def reconcile(self, namespace: str) -> datetime | None:
         """Raises ApiError."""
         trust = self._keeper.trust
-        if trust is None:
+        if trust is None or self._going(namespace):
             return None
         seen = self._mirror.get(f"{namespace}/{names.TRUST_BUNDLE_CONFIG_MAP}")
         if not self._inhabited(namespace):

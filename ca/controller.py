@@ -79,7 +79,7 @@ class Controller:
         mirror, keeper, foreigners = self._mirror, self.keeper, self._foreigners
         self._narrator = Narrator(edge.config, mirror.namespaces, self._recorder.emit, edge.clock)
         self.identities = Identities(edge, demand, keeper, mirror.secrets, foreigners)
-        self._bundles = Bundles(edge, keeper, mirror.bundles, mirror.inhabited, foreigners)
+        self._bundles = Bundles(edge, keeper, mirror.bundles, mirror.inhabited, foreigners, going=mirror.going)
         self._serving = ServingCertificates(edge, keeper, mirror.home_secrets, foreigners)
         self._registrations = Registrations(edge, keeper, mirror.registrations, mirror.templates, foreigners)
         self._done: set[Task] = set()

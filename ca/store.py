@@ -125,6 +125,11 @@ class Mirror:
         """True when the namespace is there and holds an identity."""
         return bool(self._inhabitants.get(namespace)) and namespace in self._namespaces.store
 
+    def going(self, namespace: str) -> bool:
+        """True when the namespace is being deleted, with all that is in it."""
+        found = self._namespaces.store.get(namespace)
+        return found is not None and found.metadata.deletion_timestamp is not None
+
     @property
     def reflectors(self) -> dict[str, Reflector[Any]]:
         """By name, for tasks."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster import binaries, install, lifecycle, load, recipes, versions
+from cluster import binaries, host, install, lifecycle, load, recipes, versions
 from cluster.errors import ClusterError
 from cluster.layout import DEFAULT_NAME, REPOSITORY, Cache, ClusterName, RunFolder
 from cluster.progress import say
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     build = add("binaries", _binaries, "build the programs, once for each version")
     build.add_argument("--kubernetes", default=versions.KUBERNETES, metavar="VERSION")
     build.add_argument("--only", default="", metavar="PROGRAM,…", help="these programs of Kubernetes and nothing else")
+    add("host", _host, "install the Debian packages that the tests call")
     start = add("up", _up, "start the cluster, or what of it does not run")
     start.add_argument("--bare", action="store_true", help="with our images, but without chart and sample application")
     remove = add("down", _down, "end the cluster")
@@ -56,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("archive", type=Path, help="OCI archive")
     importing.add_argument("--name", action="append", default=[], help="name for the archive's only image; repeatable")
     return parser
+
+
+def _host(_cache: Cache, _folder: RunFolder, _options: argparse.Namespace) -> None:
+    host.prepare()
+    host.install(host.TEST_APT_PACKAGES)
 
 
 def _binaries(cache: Cache, _folder: RunFolder, options: argparse.Namespace) -> None:

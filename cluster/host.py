@@ -27,6 +27,16 @@ APT_PACKAGES: Final = {
 IMAGE_APT_PACKAGES: Final = {"buildah": "buildah", "debootstrap": "debootstrap"}
 """Only needed where no container engine works."""
 
+TEST_APT_PACKAGES: Final = {
+    "openssl": "openssl",
+    "curl": "curl",
+    "nc": "netcat-openbsd",
+    "setpriv": "util-linux",
+    "taskset": "util-linux",
+    "shellcheck": "shellcheck",
+}
+"""What the tests and `make lint` call besides the node's own programs."""
+
 
 def missing_packages(wanted: dict[str, str], which: Callable[[str], str | None]) -> tuple[str, ...]:
     """The packages to install so that every program exists, each once, in order."""

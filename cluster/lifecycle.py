@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cluster import addons, binaries, cgroups, controlplane, host, inotify, network, node, processes
+from cluster import addons, binaries, cgroups, containers, controlplane, host, inotify, network, node, processes
 from cluster.controlplane import ControlPlane
 from cluster.errors import ClusterError, StartError
 from cluster.layout import Cache, RunFolder
@@ -122,6 +122,10 @@ def _start(folder: RunFolder, link: Link, table: ProcessTable) -> Cluster:
         controlplane.start_storage(plane, table, folder.tools / "etcd", machine.enter_network)
     if table.get("containerd") is None:
         node.start_containerd(machine, holder)
+        if table.get("kubelet") is None and containers.forget(folder):
+            # Left by a crash. containerd has read them into memory already.
+            table.stop("containerd")
+            node.start_containerd(machine, holder)
     if table.get("kube-apiserver") is None:
         say(f"starting the API server at {plane.server}")
         controlplane.start_apiserver(plane, table, folder.tools / "kube-apiserver", machine.enter_network)
@@ -165,6 +169,8 @@ def _remove(folder: RunFolder) -> None:
         # Pods hang in the cgroup, their shims in the namespace. Until the shims are gone containerd must live: it
         # writes down that the containers ended, and so does not look for them at its next start.
         processes.kill(lambda: cgroups.pids(folder.cgroup))
+        if table.get("containerd") is not None:
+            containers.forget(folder)
     for name in ("containerd", "kube-apiserver", "etcd"):
         table.stop(name)
     if network.owns_namespace(folder):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster import oci
+from cluster.containers import ctr
 from cluster.errors import StartError
 from cluster.layout import RunFolder
 from cluster.oci import ArchivedImage
@@ -23,7 +24,7 @@ def load(folder: RunFolder, archive: Path, *, names: Sequence[str] = ()) -> tupl
         return wanted
     say(f"importing {', '.join(image.name for image in wanted)}")
     with subprocess.Popen(
-        [*_ctr(folder), "images", "import", "-"],
+        [*ctr(folder), "images", "import", "-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -43,14 +44,10 @@ def load(folder: RunFolder, archive: Path, *, names: Sequence[str] = ()) -> tupl
 
 def present_images(folder: RunFolder) -> Mapping[str, str]:
     """Name -> digest of what the node has. Raises StartError when containerd does not answer."""
-    done = subprocess.run([*_ctr(folder), "images", "ls"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*ctr(folder), "images", "ls"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise StartError(
             f"the node's containerd does not answer: {done.stderr.strip()}", hint="start the cluster: make up"
         )
     rows = (line.split() for line in done.stdout.splitlines()[1:])
     return {row[0]: row[2] for row in rows if len(row) > 2}
-
-
-def _ctr(folder: RunFolder) -> tuple[str, ...]:
-    return (str(folder.tools / "ctr"), f"--address={folder.containerd_socket}", "--namespace=k8s.io")

@@ -2,6 +2,7 @@
 
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import time
@@ -35,10 +36,17 @@ def run_logged(
     Raises BuildError with the last lines of the output when the command fails.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    # A run that is killed frees its lock at once; a compiler that it left behind would build beside the next run's.
+    with_us = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*with_us, *argv],
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         ) as process,
     ):
         assert process.stdout is not None

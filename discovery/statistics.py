@@ -22,7 +22,8 @@ _COMMON: Final = {
     "dir": "outbound",
     "tls": "%UPSTREAM_TLS_VERSION%",
     "peer": "%UPSTREAM_PEER_URI_SAN%",
-    "svc": "%UPSTREAM_CLUSTER%",
+    # RAW: not the alt_stat_name, which has no dots.
+    "svc": "%UPSTREAM_CLUSTER_RAW%",
     "reason": f"%UPSTREAM_METADATA({METADATA}:{REASON})%",
 }
 

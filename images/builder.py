@@ -48,6 +48,7 @@ def ensure(cache: Cache, image: ImageSpec, *, repository: Path = REPOSITORY, nam
             if not built.archive.exists():
                 _build(cache, image, repository, built, named_base)
                 _prune(cache, image)
+    built.archive.touch()  # in use now: another checkout's builds push out older ones
     return built
 
 

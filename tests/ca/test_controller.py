@@ -93,6 +93,21 @@ async def test_every_namespace_with_an_identity_has_the_trust_bundle_and_no_othe
 
 
 @virtual
+async def test_bundle_of_a_namespace_that_is_going_is_not_made_again() -> None:
+    cluster = shop()
+    async with cluster.leading():
+        cluster.api.terminate_namespace("shop")
+        gone = obj("v1", "Namespace", "shop", labels={names.INJECT_LABEL: "enabled"})
+        gone["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+        cluster.api.seed(gone)
+        await settle()
+        before = cluster.writes()
+        cluster.api.remove(BUNDLE_PATH)
+        await settle(60)
+        assert cluster.writes() == before
+
+
+@virtual
 async def test_system_and_control_plane_namespaces_get_nothing() -> None:
     cluster = Cluster()
     for name in ("kube-system", "autotls"):

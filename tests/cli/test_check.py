@@ -67,7 +67,7 @@ async def test_a_user_without_rights_sees_what_could_not_be_looked_at() -> None:
     cluster.faults.before = forbid_secrets
     outcomes = await cluster.run()
     assert worst(outcomes) == dict.fromkeys(
-        ("root-certificate", "issuer-certificate", "webhook-certificate", "identities"), "skip"
+        ("root-certificate", "issuer-certificate", "webhook-certificate", "discovery-certificate", "identities"), "skip"
     )
     assert 'User "dev" cannot get secrets' in outcomes["identities"].result.message
 

@@ -25,7 +25,7 @@ MANIFESTS: Final = Path(__file__).parent / "manifests"
 OPTED_IN: Final = {names.INJECT_LABEL: names.INJECT_ENABLED}
 
 
-def eventually(check: Callable[[], T], what: str | Callable[[], str], *, deadline_s: float = DEADLINE_S) -> T:
+def eventually(check: Callable[[], T | None], what: str | Callable[[], str], *, deadline_s: float = DEADLINE_S) -> T:
     """The first true answer of `check`. `what` completes "not within N s: "; called, it may tell the last state."""
     end = time.monotonic() + deadline_s
     while True:

@@ -108,10 +108,10 @@ class Plane:
             self.space.kubectl("scale", f"deployment/{name}", f"--replicas={replicas}")
             self.wait_healthy(name)
 
-    def install(self, values: Mapping[str, str] | None = None) -> None:
+    def install(self, values: Mapping[str, Any] | None = None) -> None:
         """The chart with its defaults, the node's images and these values; returns when all is available."""
         images = json.loads((self.cluster.folder.root / "images.json").read_bytes())
-        settings = [f"--set={key}={value}" for key, value in (values or {}).items()]
+        settings = [f"--set-json={key}={json.dumps(value)}" for key, value in (values or {}).items()]
         helm(
             self.cluster,
             *("upgrade", "--install", install.NAMESPACE, str(install.CHART), "--wait", "--timeout=300s"),

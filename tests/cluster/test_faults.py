@@ -4,129 +4,29 @@ Two pods talk all the time, in plaintext from pod to pod and by mutual TLS from 
 must have been answered, and the control plane must be as healthy as before.
 """
 
-import base64
 import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import pytest
 
 from mesh import names
 from tests.cluster.kubectl import (
-    OPTED_IN,
     Object,
     Space,
     eventually,
     is_injected,
     is_ready,
     run_kubectl,
-    space,
-    statuses_of,
     tell,
 )
-from tests.cluster.machine import Machine, Watch, watching
-from tests.cluster.plane import Plane, a_pod, an_account, helm, save_identity
-from tests.fixtures_cluster import RunningCluster
+from tests.cluster.meshed import Mesh, restarts
+from tests.cluster.plane import a_pod, an_account, helm
 
-pytestmark = pytest.mark.cluster
-
-ARRIVAL_S: Final = 200.0
-LOOKING_S: Final = 15.0
-"""How long something is watched that must not happen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mesh:
-    """A namespace with a server and a client whose requests go on all the time."""
-
-    space: Space
-    plane: Plane
-    machine: Machine
-    peer: Path
-    """The client's identity."""
-    plaintext: Watch
-    mutual: Watch
-
-    def get(self, pod: str) -> Object:
-        return self.space.get("pod", pod)
-
-    def secret(self, account: str) -> Object | None:
-        return self.space.find("secret", names.identity_secret_name(account))
-
-    def start(self, name: str, account: str) -> Object:
-        """A pod, once it is Ready."""
-        self.space.apply(a_pod(self.space.cluster, name, account))
-        return self.space.wait_ready(name)[0]
-
-    def dial(self, pod: Object, port: int = names.INBOUND_TLS_PORT) -> dict[str, Any]:
-        identity = str(self.peer) if port == names.INBOUND_TLS_PORT else None
-        return self.machine.call({"address": pod["status"]["podIP"], "port": port, "identity": identity})[0]
-
-    def wait_served(self, pod: Object) -> None:
-        """Peers reach the pod by mutual TLS, and it is the ServiceAccount it should be."""
-        told: list[dict[str, Any]] = []
-        wanted = f"spiffe://cluster.local/ns/{self.space.name}/sa/{pod['spec']['serviceAccountName']}"
-
-        def served() -> bool:
-            told[:] = [self.dial(pod)]
-            return told[0].get("status") == 200 and told[0]["peer"] == wanted
-
-        eventually(served, lambda: f"{pod['metadata']['name']} by mutual TLS: {told}", deadline_s=ARRIVAL_S)
-
-
-@pytest.fixture(scope="module")
-def mesh(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    plane, machine = Plane(cluster), Machine(cluster)
-    plane.wait_healthy()
-    folder = tmp_path_factory.mktemp("mesh")
-    with ExitStack() as stack:
-        home = stack.enter_context(space(cluster, "faults", labels=OPTED_IN))
-        service = {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8080}]}
-        home.apply(
-            *map(an_account, ("server", "client")),
-            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "server"}, "spec": service},
-        )
-        secret = eventually(lambda: home.find("secret", names.identity_secret_name("client")), "the client's identity")
-        peer = save_identity(secret, folder / "client")
-        home.apply(a_pod(cluster, "server", "server", labels={"app": "server"}), a_pod(cluster, "client", "client"))
-        server, client = home.wait_ready("server", "client")
-        address = home.get("service", "server")["spec"]["clusterIP"]
-        own = ("nsenter", f"--net=/proc/{machine.process_of(client, 'app')}/ns/net")
-        plain = {"address": address, "port": 80}
-        mutual = {"address": server["status"]["podIP"], "port": names.INBOUND_TLS_PORT, "identity": str(peer)}
-        found = Mesh(home, plane, machine, peer, Watch(folder / "plaintext"), Watch(folder / "mutual"))
-        found.wait_served(server)
-        stack.enter_context(watching(own, plain, folder / "plaintext"))
-        stack.enter_context(watching(cluster.enter_network, mutual, folder / "mutual"))
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def steady(mesh: Mesh) -> Iterator[None]:
-    """Healthy before and after, and no request was lost in between."""
-    mesh.plane.wait_healthy()
-    before = len(mesh.plaintext.failures()), len(mesh.mutual.failures())
-    yield
-    mesh.plane.wait_healthy()
-    for watch, count in zip((mesh.plaintext, mesh.mutual), before, strict=True):
-        watch.wait_for_more()
-        assert watch.failures()[count:] == []
-    for name in ("server", "client"):
-        pod = mesh.get(name)
-        assert is_ready(pod), tell(pod)
-        assert restarts(pod) == 0
-
-
-def restarts(pod: Object) -> int:
-    return sum(status["restartCount"] for status in statuses_of(pod).values())
-
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("steady")]
 
 # The CA.
 
@@ -167,114 +67,6 @@ def test_another_leader_takes_over_and_issues_nothing_anew(mesh: Mesh, fault: st
     after = mesh.plane.written()
     assert {key: after.get(key) for key in before} == before
     assert f"{mesh.plane.space.name}/{names.ROOT_SECRET}" in before
-
-
-# Identity Secrets.
-
-
-def test_deleted_secret_is_made_again(mesh: Mesh) -> None:
-    old = mesh.secret("server")
-    assert old is not None
-    mesh.space.kubectl("delete", "secret", old["metadata"]["name"])
-
-    def anew() -> bool:
-        found = mesh.secret("server")
-        return found is not None and found["metadata"]["uid"] != old["metadata"]["uid"]
-
-    eventually(anew, "another Secret", deadline_s=60)
-
-
-@pytest.mark.parametrize(
-    "patch",
-    [
-        {"data": {names.TLS_CERT_KEY: base64.b64encode(b"nothing").decode()}},
-        {"data": {names.TLS_PRIVATE_KEY_KEY: base64.b64encode(b"nothing").decode()}},
-        {"data": {names.TRUST_BUNDLE_KEY: None}},
-    ],
-    ids=["certificate is no certificate", "key is no key", "bundle is gone"],
-)
-def test_spoiled_secret_is_repaired(mesh: Mesh, patch: Object, tmp_path: Path) -> None:
-    name = names.identity_secret_name("server")
-    mesh.space.kubectl("patch", "secret", name, f"--patch={json.dumps(patch)}")
-
-    def repaired() -> bool:
-        found = mesh.secret("server")
-        if found is None or set(found["data"]) != {"tls.crt", "tls.key", "ca.crt"}:
-            return False
-        folder = save_identity(found, tmp_path / "server")
-        chain = folder / "tls.crt"
-        argv = ["openssl", "verify", "-CAfile", str(folder / "ca.crt"), "-untrusted", str(chain), str(chain)]
-        keys = [["x509", "-in", str(chain), "-noout", "-pubkey"], ["pkey", "-in", str(folder / "tls.key"), "-pubout"]]
-        public = [subprocess.run(["openssl", *key], capture_output=True, check=False).stdout for key in keys]
-        return subprocess.run(argv, capture_output=True, check=False).returncode == 0 and public[0] == public[1]
-
-    eventually(repaired, "a good Secret again", deadline_s=60)
-    mesh.wait_served(mesh.get("server"))
-
-
-def test_foreign_secret_is_left_alone_and_told(mesh: Mesh) -> None:
-    name = names.identity_secret_name("stranger")
-    labels = {names.MANAGED_BY_LABEL: "somebody-else"}
-    foreign = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": labels}}
-    mesh.space.apply({**foreign, "stringData": {"password": "mine"}})
-    before = mesh.space.get("secret", name)
-    mesh.space.apply(an_account("stranger"))
-    pod = mesh.start("stranger", "stranger")
-
-    def told() -> list[str]:
-        found = mesh.space.get("events", f"--field-selector=involvedObject.name={name}")["items"]
-        return [event["message"] for event in found if event["reason"] == "ForeignObject"]
-
-    assert "was not made by it" in eventually(told, "an Event about the foreign Secret")[0]
-    finding = [each for each in mesh.plane.findings("identities") if each["subject"].endswith("/stranger")]
-    assert [each["verdict"] for each in finding] == ["fail"]
-    assert f"Secret {name} was not made by autotls" in finding[0]["message"]
-    assert f"delete secret {name}" in finding[0]["hint"]
-    assert mesh.space.get("secret", name) == before
-    assert mesh.dial(pod, 8080)["status"] == 200
-    mesh.space.kubectl("delete", "pod", "stranger", "--wait=false")
-    mesh.space.kubectl("delete", "secret,serviceaccount", name, "stranger", "--ignore-not-found")
-
-
-def test_full_quota_is_told_and_not_stormed_against(mesh: Mesh) -> None:
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "no-secrets"}}
-    with space(mesh.space.cluster, "full") as full:
-        full.apply({**quota, "spec": {"hard": {"count/secrets": "0"}}})
-        eventually(lambda: full.get("resourcequota", "no-secrets").get("status", {}).get("hard"), "the quota counts")
-        full.kubectl("label", "namespace", full.name, f"{names.INJECT_LABEL}={names.INJECT_ENABLED}")
-        refused(mesh.plane, "quota_exceeded")
-        assert full.find("secret", names.identity_secret_name("default")) is None
-
-
-def test_namespace_that_is_going_is_not_stormed_against(mesh: Mesh) -> None:
-    """A pod that takes its time to end keeps the namespace going, while somebody removes the pod's identity."""
-    with space(mesh.space.cluster, "going", labels=OPTED_IN) as going:
-        pod = a_pod(going.cluster, "slow", "default")
-        pod["spec"]["terminationGracePeriodSeconds"] = 600
-        pod["spec"]["containers"][0] |= {"command": ["sh", "-c", "trap '' TERM; testbox-server 8080 & wait; sleep 600"]}
-        going.apply(pod)
-        going.wait_ready("slow")
-        name = names.identity_secret_name("default")
-        eventually(lambda: going.find("secret", name), "its identity")
-        going.kubectl("delete", "namespace", going.name, "--wait=false")
-        eventually(lambda: "deletionTimestamp" in going.get("pod", "slow")["metadata"], "the pod is told to end")
-        try:
-            going.kubectl("delete", "secret", name)
-            refused(mesh.plane, "namespace_terminating")
-        finally:
-            going.kubectl("delete", "pod", "slow", "--grace-period=0", "--force", "--wait=false")
-
-
-def refused(plane: Plane, reason: str) -> None:
-    """The CA counts the refusal, and does not ask again and again."""
-
-    def count() -> float:
-        return plane.metric("autotls_identity_failures_total", reason=reason)
-
-    first = eventually(count, f"a failure for {reason}")
-    time.sleep(LOOKING_S)
-    # A few keys of one namespace may be refused one after another, each once in five minutes.
-    assert count() <= first + 2
 
 
 # The webhook.
@@ -366,7 +158,7 @@ def test_api_server_and_etcd_die_and_everybody_recovers(mesh: Mesh) -> None:
 
 
 @contextmanager
-def storage_gone(mesh: Mesh) -> Iterator[None]:
+def storage_gone(mesh: Mesh) -> Generator[None]:
     mesh.machine.kill("etcd")
     try:
         eventually(

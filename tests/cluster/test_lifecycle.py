@@ -15,6 +15,7 @@ import pytest
 
 from cluster import cgroups, lifecycle, network
 from cluster.addons import Kubectl
+from cluster.containers import ctr
 from cluster.errors import NameTakenError
 from cluster.layout import Cache, ClusterName, RunFolder
 from cluster.lifecycle import Cluster
@@ -71,6 +72,10 @@ def run_pod(cluster: Cluster, name: str) -> None:
     kubectl.run("wait", "pod", name, "--for=condition=Ready", "--timeout=120s")
 
 
+def recorded_containers(folder: RunFolder) -> set[str]:
+    return set(subprocess.check_output([*ctr(folder), "containers", "ls", "--quiet"], text=True).split())
+
+
 def test_a_crashed_cluster_leaves_nothing_and_starts_again(folder: RunFolder) -> None:
     cache = Cache.from_environment()
     cluster = lifecycle.up(cache, folder)
@@ -80,6 +85,8 @@ def test_a_crashed_cluster_leaves_nothing_and_starts_again(folder: RunFolder) ->
     device = found["devices"][0]
     pods = cgroups.pids(folder.cgroup)
     assert pods
+    earlier = recorded_containers(folder)
+    assert len(earlier) == 4  # CoreDNS and the pod, each with its sandbox
 
     for name in ("containerd", "kube-apiserver", "holder"):
         process = cluster.node.table.get(name)
@@ -96,6 +103,7 @@ def test_a_crashed_cluster_leaves_nothing_and_starts_again(folder: RunFolder) ->
 
     again = lifecycle.up(cache, folder)
     run_pod(again, "two")
+    assert recorded_containers(folder).isdisjoint(earlier)
 
 
 def test_up_starts_only_what_does_not_run(folder: RunFolder) -> None:

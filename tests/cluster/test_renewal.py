@@ -19,13 +19,14 @@ from tests.fixtures_cluster import RunningCluster
 
 pytestmark = pytest.mark.cluster
 
-NO_REGISTRY: Final = "autotls.invalid"
+NO_REGISTRY: Final = "127.0.0.1:1"
+"""Refuses at once; a name would wait for a resolver that the node does not have."""
 # Renewed after 48 s; files come at most 15 s later here (syncFrequency), long before the old certificate ends.
 SHORT: Final = {
     "identity.leafLifetime": "120s",
     "identity.clockSkew": "5s",
-    "identity.renewAt": "0.4",
-    "proxy.allowedImagePrefixes[0]": NO_REGISTRY,
+    "identity.renewAt": 0.4,
+    "proxy.allowedImagePrefixes": [NO_REGISTRY],
 }
 
 

@@ -130,7 +130,7 @@ def wait_for_identity(traffic: Traffic) -> None:
 def test_peer_with_an_identity_reaches_the_application_by_mutual_tls(traffic: Traffic) -> None:
     wait_for_identity(traffic)
     answer, told = dial(traffic, 8080, "autotls-http", request=HTTP_REQUEST)
-    head, _, body = answer.partition("\r\n\r\n")
+    head, _, body = answer.partition("\n\n")
     assert head.startswith("HTTP/1.1 200 OK"), told
     found = json.loads(body)
     assert found["path"] == "/hello"

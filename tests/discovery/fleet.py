@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from discovery.resources import LISTENER
 from tests.discovery.certificates import ControlPlaneAuthority
 from tests.discovery.live import Discovery
 from tests.discovery.network import ROUTER, Router
@@ -24,6 +25,8 @@ class Member:
     network: Network
     sidecar: Sidecar | None
     apps: list[App] = field(default_factory=list)
+    # Those of the bootstrap, counted before discovery had a say.
+    static_listeners: int = 0
 
     @property
     def address(self) -> str:
@@ -84,6 +87,8 @@ class Fleet:
                 sidecar.init()
                 sidecar.start()
         member = Member(name, account, network, sidecar)
+        if sidecar and start:
+            member.static_listeners = int(sidecar.metric("envoy_listener_manager_total_listeners_active"))
         self._stack.callback(lambda: [app.__exit__() for app in member.apps])
         return member
 
@@ -106,13 +111,13 @@ class Fleet:
         """Gives a pod its identity files, of another account if `account` says so."""
         swap_identity(member.proxy.identity, self.authority.leaf(identity(account or member.account)).files())
 
-    def configured(self, member: Member, count: int = 1) -> None:
-        """Waits until the member's proxy holds at least `count` listeners of discovery's."""
-        eventually(
-            lambda: (
-                member.proxy.metric("envoy_listener_manager_lds_update_success") >= 1
-                and member.proxy.metric("envoy_listener_manager_total_listeners_active") >= count + 4
-            ),
-            within_s=20,
-            what=f"configured; log: {member.proxy.log()[-2000:]}",
-        )
+    def configured(self, member: Member) -> None:
+        """Waits until the member's proxy holds every listener that discovery has."""
+
+        def complete() -> bool:
+            state = self.discovery.state
+            assert state is not None
+            wanted = member.static_listeners + state.catalog.size()[LISTENER]
+            return member.proxy.metric("envoy_listener_manager_total_listeners_active") == wanted
+
+        eventually(complete, within_s=30, what=f"configured; log: {member.proxy.log()[-2000:]}")

@@ -23,7 +23,8 @@ CLUSTER = """
         explicit_http_config: {http2_protocol_options: {connection_keepalive: {interval: 30s, timeout: 5s}}}
     load_assignment:
       cluster_name: discovery
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: "@DISCOVERY@", port_value: 15110}}}}]}]
+      endpoints:
+      - lb_endpoints: [{endpoint: {address: {socket_address: {address: "@DISCOVERY@", port_value: 15110}}}}]
     transport_socket:
       name: envoy.transport_sockets.tls
       typed_config:
@@ -34,7 +35,9 @@ CLUSTER = """
           tls_certificate_sds_secret_configs:
           - name: leaf
             sds_config:
-              path_config_source: {path: /usr/local/lib/autotls/sds/leaf.yaml, watched_directory: {path: /var/run/secrets/autotls.io}}
+              path_config_source:
+                path: /usr/local/lib/autotls/sds/leaf.yaml
+                watched_directory: {path: /var/run/secrets/autotls.io}
               initial_fetch_timeout: 0.2s
               resource_api_version: V3
           combined_validation_context:
@@ -43,7 +46,9 @@ CLUSTER = """
             validation_context_sds_secret_config:
               name: roots
               sds_config:
-                path_config_source: {path: /usr/local/lib/autotls/sds/roots.yaml, watched_directory: {path: /var/run/secrets/autotls.io}}
+                path_config_source:
+                  path: /usr/local/lib/autotls/sds/roots.yaml
+                  watched_directory: {path: /var/run/secrets/autotls.io}
                 initial_fetch_timeout: 0.2s
                 resource_api_version: V3
 """
@@ -68,6 +73,12 @@ layered_runtime:
   - name: autotls
     rtds_layer: {name: autotls, rtds_config: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 0.1s}}
 """
+
+# What tells the reasons of plaintext apart (mesh.reasons), for each cluster.
+STATISTICS = (
+    r"cluster\..*\.(upstream_cx_(total|connect_fail|connect_timeout)|ssl\.(handshake|connection_error|fail_verify.*)"
+    r"|.*secrets_not_ready|outlier_detection\.ejections_(active|enforced_total))"
+)
 
 _EXTENSION = """name: inbound_dial_{family}
         config_discovery:
@@ -104,13 +115,8 @@ def extended(bootstrap: str, address: str) -> str:
             flags=re.S,
         )
         assert count == 1, family
-    text = text.replace(
-        "\nstats_flush_interval",
-        "\n      - safe_regex: {regex: 'cluster\\..*\\.(upstream_cx_(total|connect_fail|connect_timeout)|ssl\\.(handshake|"
-        "connection_error|fail_verify.*)|.*secrets_not_ready|outlier_detection\\.ejections_(active|enforced_total))'}"
-        "\nstats_flush_interval",
-        1,
-    )
+    pattern = f"\n      - safe_regex: {{regex: '{STATISTICS}'}}"
+    text = text.replace("\nstats_flush_interval", f"{pattern}\nstats_flush_interval", 1)
     return text + DYNAMIC
 
 

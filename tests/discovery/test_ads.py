@@ -173,13 +173,18 @@ async def test_a_proxy_that_comes_back_is_sent_nothing_it_has(state: State, tmp_
 @pytest.mark.parametrize(
     ("case", "leaf", "node", "reason"),
     [
-        ("an identity of another trust domain", AUTHORITY.leaf("spiffe://other.example/ns/shop/sa/client"), NODE, "foreign_identity"),
+        (
+            "an identity of another trust domain",
+            AUTHORITY.leaf("spiffe://other.example/ns/shop/sa/client"),
+            NODE,
+            "foreign_identity",
+        ),
         ("another ServiceAccount's certificate", AUTHORITY.leaf(identity("web")), NODE, "other_identity"),
         ("another pod's configuration", AUTHORITY.leaf(identity("client")), "web-0.shop", "other_pod"),
         ("a certificate that names no SPIFFE ID", AUTHORITY.leaf("https://cluster.local/x"), NODE, "no_certificate"),
     ],
 )  # fmt: skip
-async def test_whoever_is_not_the_pod_at_its_address_is_refused_and_counted(
+async def test_whoever_is_not_the_pod_at_its_address_is_refused_and_counted(  # noqa: PLR0917 - a table's columns
     state: State, tmp_path: Path, case: str, leaf: Leaf, node: str, reason: str
 ) -> None:
     before = REFUSED.labels(reason)._value.get()

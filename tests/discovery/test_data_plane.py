@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -67,7 +69,7 @@ def test_http_tcp_and_server_first_go_by_mutual_tls_through_the_service_and_the_
 ) -> None:
     client, server = pair
     fleet.discovery.start()
-    fleet.configured(client, 6)
+    fleet.configured(client)
     for address, port, name in ((VIP, 80, "shop/web:80"), (server.address, 8080, f"pod/{server.address}:8080")):
         assert http_get(client.network, address, port, "/")[0] == 200
         eventually(lambda n=name: client.outbound(n, tls=UPSTREAM_TLS, peer=identity("web"), code="200") == 1)
@@ -89,7 +91,7 @@ def test_a_service_with_mixed_endpoints_uses_tls_for_the_meshed_ones_alone(fleet
     fleet.announce(meshed, plain, client)
     shop(fleet, meshed, plain)
     fleet.discovery.start()
-    fleet.configured(client, 3)
+    fleet.configured(client)
     answers = [http_get(client.network, VIP, 80, "/") for _ in range(10)]
     assert {status for status, _ in answers} == {200}
     # The unmeshed app sees the client itself, the meshed one its own proxy.
@@ -103,7 +105,7 @@ def test_nothing_fails_while_a_pod_goes_back_and_forth_between_meshed_and_not(
 ) -> None:
     client, server = pair
     fleet.discovery.start()
-    fleet.configured(client, 6)
+    fleet.configured(client)
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         for turn in range(12):
             fleet.announce(server, meshed=turn % 2 == 1, ports=(8080, 3306, 7000))
@@ -124,7 +126,7 @@ def test_discovery_absent_at_first_then_killed_then_empty_costs_no_request(
         load.more(30)
         assert client.outbound("shop/web:80") == 0
         fleet.discovery.start()
-        fleet.configured(client, 6)
+        fleet.configured(client)
         load.more(60)
         listeners = client.proxy.metric("envoy_listener_manager_listener_added")
         fleet.discovery.stop()
@@ -148,11 +150,11 @@ def test_late_identity_files_of_either_side_cost_no_request_and_then_it_is_tls(f
     shop(fleet, server)
     fleet.discovery.start()
     if late == "server":
-        fleet.configured(client, 4)
+        fleet.configured(client)
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         load.more(60)
         fleet.identify(client if late == "client" else server)
-        fleet.configured(client, 4)
+        fleet.configured(client)
         eventually(lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS) > 10, within_s=30)
     assert not load.failures
     if late == "server":
@@ -165,7 +167,7 @@ def test_a_peer_with_another_identity_is_refused_and_reached_in_plaintext_which_
     client, server = pair
     fleet.identify(server, "impostor")
     fleet.discovery.start()
-    fleet.configured(client, 6)
+    fleet.configured(client)
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         load.more(60)
     assert not load.failures
@@ -181,7 +183,7 @@ def test_strict_never_falls_back(fleet: Fleet) -> None:
     fleet.announce(server, impostor, client)
     shop(fleet, server)
     fleet.discovery.start()
-    fleet.configured(client, 4)
+    fleet.configured(client)
     assert http_get(client.network, VIP, 80, "/")[0] == 200
     eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.3", peer=identity("web"), code="200") == 1)
     shop(fleet, impostor)
@@ -198,7 +200,7 @@ def test_a_service_account_that_joins_or_leaves_costs_no_request_even_in_strict(
     fleet.announce(client, ports=(9000,))
     shop(fleet, first)
     fleet.discovery.start()
-    fleet.configured(client, 5)
+    fleet.configured(client)
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         for members in ((first, second), (second,), (first, second), (first,)):
             shop(fleet, *members)
@@ -211,7 +213,7 @@ def test_a_service_account_that_joins_or_leaves_costs_no_request_even_in_strict(
 def test_a_dead_proxy_is_passed_by_and_tls_returns_by_itself(fleet: Fleet, pair: tuple[Member, Member]) -> None:
     client, server = pair
     fleet.discovery.start()
-    fleet.configured(client, 6)
+    fleet.configured(client)
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         load.more(30)
         server.proxy.terminate()
@@ -227,7 +229,7 @@ def test_an_app_that_was_away_answers_at_once_when_it_is_back(fleet: Fleet) -> N
     fleet.announce(server, other, client)
     shop(fleet, server, other)
     fleet.discovery.start()
-    fleet.configured(client, 3)
+    fleet.configured(client)
     shop(fleet, server)
     eventually(lambda: http_get(client.network, VIP, 80, "/")[0] == 503)
     for _ in range(30):
@@ -242,8 +244,8 @@ def test_only_declared_ports_of_a_pod_can_be_reached_through_mutual_tls(
     client, server = pair
     hidden = server.echo(9999, greeting=b"secret")
     fleet.discovery.start()
-    fleet.configured(client, 6)
-    fleet.configured(server, 6)
+    fleet.configured(client)
+    fleet.configured(server)
 
     def dial(port: str) -> bytes:
         leaf = fleet.authority.leaf(identity("client"))
@@ -267,7 +269,7 @@ def test_a_client_whose_certificate_is_refused_goes_on_in_plaintext(fleet: Fleet
     """In TLS 1.3 the refusal comes when the client believes it is connected: docs/adr/0010."""
     client, _ = pair
     fleet.discovery.start()
-    fleet.configured(client, 6)
+    fleet.configured(client)
     stranger = ControlPlaneAuthority("stranger").leaf(identity("client"))
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         load.more(30)
@@ -278,3 +280,29 @@ def test_a_client_whose_certificate_is_refused_goes_on_in_plaintext(fleet: Fleet
         before = client.outbound("shop/web:7000", tls=UPSTREAM_TLS)
         eventually(lambda: client.outbound("shop/web:7000", tls=UPSTREAM_TLS) > before + 20, within_s=30)
     assert not load.failures
+
+
+def test_grpc_calls_and_streams_go_by_mutual_tls(fleet: Fleet) -> None:
+    server, client = fleet.member("web-0", "web"), fleet.member("client-0", "client")
+    fleet.announce(server, client)
+    shop(fleet, server)
+    fleet.discovery.start()
+    fleet.configured(client)
+    inside = ("ip", "netns", "exec")
+    script = [sys.executable, "-m", "tests.discovery.h2"]
+    with subprocess.Popen(
+        [*inside, server.network.namespace, *script, "serve", server.address, "8080"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "serving\n"
+            called = subprocess.run(
+                [*inside, client.network.namespace, *script, "call", VIP, "80", "20"],
+                capture_output=True, text=True, timeout=60, check=True,
+            )  # fmt: skip
+            assert called.stdout == "called\n"
+        finally:
+            process.terminate()
+    eventually(
+        lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS, proto="HTTP/2", peer=identity("web"), code="200") == 21
+    )

@@ -52,6 +52,17 @@ def test_a_server_that_speaks_first_is_heard(pod: Pod, server: Network, client: 
     assert through_the_proxy(pod) == 1
 
 
+@pytest.mark.parametrize("port", [15100, 15106, 15108, 15120, 15199])
+def test_a_port_of_ours_elsewhere_is_reached_there_and_not_at_home(
+    pod: Pod, server: Network, client: Network, port: int
+) -> None:
+    """Redirected, Envoy would hand the connection to its own listener of that port."""
+    with App(client, client.ipv4, port) as app:
+        echo(server, client.ipv4, port)
+        assert app.peers == [server.ipv4]
+    assert through_the_proxy(pod) == 0
+
+
 @pytest.mark.parametrize("port", [7001, 7100, 7150, 7200])
 def test_skipped_ports_do_not_touch_the_proxy(pod: Pod, server: Network, client: Network, port: int) -> None:
     with App(client, client.ipv4, port):

@@ -20,6 +20,8 @@ VARIABLES = {
     "AUTOTLS_POD_IPS": "status.podIPs",
     "AUTOTLS_TRUST_DOMAIN": "cluster.local",
     "AUTOTLS_CONTROL_PLANE_NAMESPACE": "autotls",
+    "AUTOTLS_DISCOVERY_ADDRESS": "autotls-discovery.autotls.svc.cluster.local:15110",
+    "AUTOTLS_PORTS": "metadata.annotations['autotls.io/ports']",
     "AUTOTLS_MODE": "optional",
     "AUTOTLS_INBOUND": "direct",
     "AUTOTLS_LOG_LEVEL": "warning",
