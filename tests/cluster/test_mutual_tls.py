@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.cluster.kubectl import eventually
-from tests.cluster.meshed import Meshed, meshed_pods, sniffing, token
+from tests.cluster.mutual import Meshed, meshed_pods, sniffing, token
 from tests.fixtures_cluster import RunningCluster
 
 pytestmark = pytest.mark.cluster

@@ -14,7 +14,7 @@ import pytest
 
 from mesh import names
 from tests.cluster.kubectl import Object, a_pod, eventually, statuses_of
-from tests.cluster.meshed import COUNTER, Meshed, meshed_pods, pacing, wait_rolled_out
+from tests.cluster.mutual import COUNTER, Meshed, meshed_pods, pacing, wait_rolled_out
 from tests.cluster.plane import Plane, an_account
 from tests.fixtures_cluster import RunningCluster
 
