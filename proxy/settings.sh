@@ -87,7 +87,7 @@ read_settings() {
   number_setting drain_seconds AUTOTLS_DRAIN_SECONDS 5 3600
   ports_setting skip_inbound AUTOTLS_SKIP_INBOUND_PORTS
   ports_setting skip_outbound AUTOTLS_SKIP_OUTBOUND_PORTS
-  ports_setting inbound_ports AUTOTLS_PORTS
+  setting inbound_ports AUTOTLS_PORTS '' '[1-9][0-9]{0,4}(,[1-9][0-9]{0,4})*' 'ports as in 80,443'
 }
 
 # has_ipv6_loopback: REDIRECT sends the app's IPv6 connections to ::1; where that address is missing (IPv6 switched off

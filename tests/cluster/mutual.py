@@ -48,6 +48,13 @@ class Meshed:
         """What the client's proxy counted."""
         return self.metric(self.client(), COUNTER, dir="outbound", **labels)
 
+    def plaintext(self) -> float:
+        """Connections and requests of the client that nobody tried to make by TLS.
+
+        A handshake that takes longer than a second falls back (`tls_failed`): on a busy machine that says nothing.
+        """
+        return self.outbound(tls="", reason="not_meshed") + self.outbound(tls="", proto="TCP")
+
     def inbound(self, **labels: str) -> float:
         """What the servers' proxies counted."""
         return sum(self.metric(pod, COUNTER, dir="inbound", **labels) for pod in self.servers())

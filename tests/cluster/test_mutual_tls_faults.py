@@ -52,14 +52,14 @@ def test_discovery_gone_and_back_again(meshed: Meshed, plane: Plane, tmp_path: P
     client = meshed.client()
     with pacing(meshed.enter(client), meshed.address(), 80, tmp_path / "load") as load:
         load.more(50)
-        plaintext = meshed.outbound(tls="")
+        plaintext = meshed.plaintext()
         with plane.scaled_down(names.DISCOVERY):
             eventually(lambda: meshed.metric(client, "envoy_control_plane_connected_state") == 0, "the stream to end")
             load.more(100)
         wait_connected(meshed, client)
         load.more(50)
     assert load.failures() == []
-    assert meshed.outbound(tls="") == plaintext
+    assert meshed.plaintext() == plaintext
     assert meshed.metric(client, "envoy_listener_manager_listener_modified") == 0
 
 
@@ -67,7 +67,7 @@ def test_every_replica_of_discovery_killed_at_once(meshed: Meshed, plane: Plane,
     client = meshed.client()
     with pacing(meshed.enter(client), meshed.address(), 80, tmp_path / "load") as load:
         load.more(50)
-        plaintext = meshed.outbound(tls="")
+        plaintext = meshed.plaintext()
         for pod in plane.pods(names.DISCOVERY):
             os.kill(meshed.machine.process_of(pod, "discovery"), signal.SIGKILL)
         load.more(50)
@@ -75,7 +75,7 @@ def test_every_replica_of_discovery_killed_at_once(meshed: Meshed, plane: Plane,
         wait_connected(meshed, client)
         load.more(50)
     assert load.failures() == []
-    assert meshed.outbound(tls="") == plaintext
+    assert meshed.plaintext() == plaintext
 
 
 def test_rollout_of_the_servers(meshed: Meshed, tmp_path: Path) -> None:
@@ -87,17 +87,6 @@ def test_rollout_of_the_servers(meshed: Meshed, tmp_path: Path) -> None:
         load.more(100)
     assert load.failures() == []
     assert before.isdisjoint({pod["metadata"]["uid"] for pod in meshed.servers()})
-    meshed.wait_configured()
-
-
-def test_unmeshed_client_while_the_servers_roll(meshed: Meshed, tmp_path: Path) -> None:
-    """What a rollout costs without a proxy on the way is what it may cost with one."""
-    with pacing(meshed.enter(meshed.client(meshed.outside)), meshed.address(), 80, tmp_path / "load") as load:
-        load.more(50)
-        meshed.home.kubectl("rollout", "restart", "deployment/web")
-        wait_rolled_out(meshed.home, "web")
-        load.more(50)
-    assert load.failures() == []
     meshed.wait_configured()
 
 

@@ -161,6 +161,31 @@ def test_only_a_plain_port_number_outside_our_own_range_is_dialled(pod: Pod, ser
     assert pod.metric("envoy_listener_no_filter_chain_match") >= 2 * len(ODD_NAMES)
 
 
+@pytest.mark.parametrize("declared", ["8080", "9,8080", ""])
+def test_until_discovery_has_answered_only_declared_ports_are_dialled(
+    make_pod: Callable[..., Pod], authority: Authority, server: Network, dial: Dial, declared: str
+) -> None:
+    pod = make_pod(AUTOTLS_PORTS=declared)
+    swap_identity(pod.identity, authority.leaf(spiffe("server")).files())
+    pod.start()
+    with (
+        App(server, server.ipv4, APP_PORT, greeting=b"app") as app,
+        App(server, server.ipv4, 9999, greeting=b"own") as own,
+    ):
+        assert refused(dial, server.ipv4, "9999")
+        # HTTP is answered by the proxy itself.
+        with dial(server.ipv4, "9999", alpn="autotls-http") as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 503 ")
+        if declared:
+            with dial(server.ipv4) as connection:
+                assert connection.recv(100) == b"app"
+        else:
+            assert refused(dial, server.ipv4)
+            assert app.peers == []
+        assert own.peers == []
+
+
 def test_the_port_expression_is_exactly_1_to_65535_without_15100_to_15199() -> None:
     (expression,) = re.findall(r'regex: "(\[1-9\][^"]+)"', (REPOSITORY / "proxy/bootstrap.yaml.in").read_text())
     allowed = {port for port in range(70000) if re.fullmatch(expression, str(port))}

@@ -45,12 +45,31 @@ BAD = [
     ("AUTOTLS_TRUST_DOMAIN", "a" * 256), ("AUTOTLS_POD_NAME", "$(id)"), ("AUTOTLS_POD_NAME", "-x"),
     ("AUTOTLS_SERVICE_ACCOUNT", "&"), ("AUTOTLS_WAIT_SECONDS", "3"), ("AUTOTLS_WAIT_SECONDS", "1.5"),
     ("AUTOTLS_WAIT_SECONDS", "010"), ("AUTOTLS_WAIT_SECONDS", "a[$(id)]"), ("AUTOTLS_DRAIN_SECONDS", "3601"),
+    ("AUTOTLS_CONTROL_PLANE_NAMESPACE", "Mesh"), ("AUTOTLS_DISCOVERY_ADDRESS", "discovery"),
+    ("AUTOTLS_DISCOVERY_ADDRESS", 'x"}:1'), ("AUTOTLS_DISCOVERY_ADDRESS", "fd00::1:15110"), ("AUTOTLS_PORTS", "http"),
     ("AUTOTLS_SKIP_INBOUND_PORTS", "0"), ("AUTOTLS_SKIP_INBOUND_PORTS", "65536"),
     ("AUTOTLS_SKIP_INBOUND_PORTS", "1,,2"),
     ("AUTOTLS_SKIP_OUTBOUND_PORTS", "90-80"), ("AUTOTLS_SKIP_OUTBOUND_PORTS", "80-"),
     ("AUTOTLS_SKIP_OUTBOUND_PORTS", "80-90-99"), ("AUTOTLS_SKIP_OUTBOUND_PORTS", "80 return; flush ruleset"),
     ("AUTOTLS_SKIP_OUTBOUND_PORTS", "080"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({}, "autotls-discovery.autotls.svc.cluster.local:15110"),
+        ({"AUTOTLS_CONTROL_PLANE_NAMESPACE": "mesh"}, "autotls-discovery.mesh.svc.cluster.local:15110"),
+        ({"AUTOTLS_DISCOVERY_ADDRESS": "10.0.0.1:1"}, "10.0.0.1:1"),
+        ({"AUTOTLS_DISCOVERY_ADDRESS": "[fd00::1]:15110"}, "[fd00::1]:15110"),
+    ],
+)
+def test_discovery_is_found_by_its_service_unless_told_otherwise(environment: dict[str, str], address: str) -> None:
+    done = subprocess.run(
+        ["bash", "-u", "-c", '. proxy/settings.sh; read_settings; echo "$discovery_address"'], cwd=REPOSITORY,
+        env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"{address}\n", "")
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
