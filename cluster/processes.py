@@ -18,6 +18,8 @@ from cluster.errors import StartError
 from cluster.network import boot_id
 
 _POLL_S: Final = 0.05
+_KILLED_S: Final = 10.0
+"""Far above what the kernel needs to end a killed process on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,8 @@ def end(processes: Iterable[Process], *, grace_s: float) -> None:
         time.sleep(_POLL_S)
     for process in left:
         _signal(process, signal.SIGKILL)
-    deadline = time.monotonic() + grace_s
+    # Even without grace: who starts a successor at once must not find the old one's ports, or its pid, still there.
+    deadline = time.monotonic() + max(grace_s, _KILLED_S)
     while any(process.alive() for process in left) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from cluster import controlplane, lifecycle, network, node
 from cluster.node import Node
-from cluster.processes import end
 from mesh import names
 from tests.cluster.kubectl import Object, eventually, statuses_of
 from tests.fixtures_cluster import RunningCluster
@@ -66,18 +65,17 @@ class Machine:
                     os.kill(pid, signal.SIGCONT)
 
     def kill(self, program: str) -> None:
-        """SIGKILL to one of Kubernetes' own programs, as a crash."""
+        """SIGKILL to one of Kubernetes' own programs, as a crash; it is gone on return."""
         process = self.node.table.get(program)
         assert process is not None, f"{program} does not run"
-        end([process], grace_s=0)
+        os.kill(process.pid, signal.SIGKILL)
+        eventually(lambda: not process.alive(), f"{program} has ended")
 
     def start(self, program: str) -> None:
         """Start it again on the same data."""
         machine, folder = self.node, self.cluster.folder
         holder = machine.table.get("holder")
         assert holder is not None
-        if machine.table.get(program) is not None:
-            return
         match program:
             case "etcd":
                 controlplane.start_storage(machine.plane, machine.table, folder.tools / "etcd", machine.enter_network)
@@ -129,7 +127,8 @@ class Watch:
 def watching(enter: Sequence[str], job: dict[str, Any], lines: Path) -> Generator[Watch]:
     """Repeats `job` in the network that `enter` leads to, until the block ends."""
     lines.touch()
-    argv = [*enter, sys.executable, str(CALLER), "watch", str(lines)]
+    # A test run that is killed must not leave it behind.
+    argv = ["setpriv", "--pdeathsig", "KILL", *enter, sys.executable, str(CALLER), "watch", str(lines)]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, text=True)
     assert process.stdin is not None
     process.stdin.write(json.dumps(job))

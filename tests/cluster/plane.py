@@ -93,6 +93,17 @@ class Plane:
         metas = [each["metadata"] for each in found if "deletionTimestamp" not in each["metadata"]]
         return {f"{meta['namespace']}/{meta['name']}": (meta["uid"], meta["resourceVersion"]) for meta in metas}
 
+    def rewritten(self, before: Versions) -> set[str]:
+        """The Secrets of `before` that are others now or gone; not those that go with their namespace."""
+        now = self.written()
+        changed = {key for key, version in before.items() if now.get(key) != version}
+        living = {
+            each["metadata"]["name"]
+            for each in self.cluster.get("namespaces")["items"]
+            if "deletionTimestamp" not in each["metadata"]
+        }
+        return {key for key in changed if key.partition("/")[0] in living}
+
     @contextmanager
     def scaled_down(self, name: str) -> Generator[None]:
         """No replica of `name` runs within the block; afterwards as many as before, and healthy."""

@@ -36,9 +36,11 @@ def with_field(data: dict[str, Any], part: str, field: str, value: Any) -> dict[
 
 @pytest.mark.parametrize(
     ("labels", "annotations"),
-    product(
-        [ABSENT, None, {}, {"app": "x"}],
-        [ABSENT, None, {}, {"a/b~c": "x"}, {names.IDENTITY_ANNOTATION: "forged", names.VERSION_ANNOTATION: "9"}],
+    list(
+        product(
+            [ABSENT, None, {}, {"app": "x"}],
+            [ABSENT, None, {}, {"a/b~c": "x"}, {names.IDENTITY_ANNOTATION: "forged", names.VERSION_ANNOTATION: "9"}],
+        )
     ),
 )
 def test_maps_absent_null_empty_or_full(labels: Any, annotations: Any) -> None:
