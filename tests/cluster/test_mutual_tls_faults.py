@@ -140,3 +140,37 @@ def test_killed_proxy_of_a_server_costs_what_is_in_flight(meshed: Meshed, tmp_pa
     assert statuses_of(now)[names.PROXY_CONTAINER]["restartCount"] == 0
     eventually(lambda: meshed.machine.envoy_of(now) not in (None, envoy), "a new Envoy")
     meshed.wait_configured()
+
+
+def test_killed_proxy_of_the_client_is_back_at_once(meshed: Meshed, tmp_path: Path) -> None:
+    pod = meshed.client()
+    with pacing(meshed.enter(pod), meshed.address(), 80, tmp_path / "load") as load:
+        load.more(50)
+        envoy = meshed.machine.envoy_of(pod)
+        assert envoy
+        os.kill(envoy, signal.SIGKILL)
+        load.more(150)
+    failed = load.failures()
+    outage = failed[-1]["at"] - failed[0]["at"] if failed else 0.0
+    print(f"outage: {outage:.2f} s, {len(failed)} of {len(load.answers())} requests")
+    # The rest of the load was answered: nothing had to be started by the kubelet, which takes ten seconds and more.
+    assert {answer.get("status") for answer in load.answers()[-50:]} == {200}
+    assert statuses_of(meshed.client())[names.PROXY_CONTAINER]["restartCount"] == 0
+    meshed.wait_configured()
+
+
+def test_first_connection_of_a_new_pod(meshed: Meshed) -> None:
+    """Answered always; by mutual TLS unless the machine was too busy to configure the proxy within two seconds."""
+    count = 5
+    command = ["sh", "-c", f"curl --silent --fail --max-time 20 http://{meshed.address()}/ && exec sleep infinity"]
+    container = {"name": "app", "image": meshed.machine.cluster.image("testbox"), "command": command}
+    names_ = [f"first-{number}" for number in range(count)]
+    by_tls = 0
+    for name in names_:
+        spec = {"serviceAccountName": "client", "containers": [container]}
+        meshed.home.apply(a_pod(meshed.machine.cluster, name, spec=spec))
+        pod = meshed.home.wait_ready(name)[0]
+        eventually(lambda name=name: '"pod"' in meshed.home.kubectl("logs", name, "--container=app"), "the answer")
+        by_tls += meshed.metric(pod, COUNTER, dir="outbound", tls="TLSv1.2") == 1
+        assert statuses_of(pod)["app"]["restartCount"] == 0
+    print(f"first connection by mutual TLS: {by_tls} of {count}")

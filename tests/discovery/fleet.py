@@ -11,9 +11,9 @@ from tests.discovery.certificates import ControlPlaneAuthority
 from tests.discovery.live import Discovery
 from tests.discovery.network import ROUTER, Router
 from tests.discovery.objects import identity, pod
-from tests.discovery.sidecar import Sidecar, with_discovery
 from tests.proxy.certificates import swap_identity
 from tests.proxy.namespaces import App, Network, eventually
+from tests.proxy.pod import Pod as Sidecar
 
 
 @dataclass
@@ -58,7 +58,6 @@ class Fleet:
         self.authority = ControlPlaneAuthority()
         self.router = Router()
         stack.callback(self.router.close)
-        self._proxy_folder = with_discovery(folder, ROUTER)
         certificates = folder / "discovery"
         certificates.mkdir()
         swap_identity(certificates, self.authority.server().files())
@@ -76,10 +75,10 @@ class Fleet:
                 "AUTOTLS_POD_NAME": name,
                 "AUTOTLS_POD_NAMESPACE": "shop",
                 "AUTOTLS_SERVICE_ACCOUNT": account,
+                "AUTOTLS_DISCOVERY_ADDRESS": f"{ROUTER}:15110",
                 **settings,
             }
             sidecar = Sidecar(network, self._folder / name, environment)
-            sidecar.proxy_folder = self._proxy_folder
             self._stack.enter_context(sidecar)
             if files:
                 swap_identity(sidecar.identity, self.authority.leaf(identity(account)).files())

@@ -85,6 +85,20 @@ def test_http_tcp_and_server_first_go_by_mutual_tls_through_the_service_and_the_
     assert {peer for app in server.apps for peer in app.peers} == {server.address}
 
 
+def test_the_wait_before_the_application_ends_when_the_proxy_is_configured(
+    fleet: Fleet, pair: tuple[Member, Member]
+) -> None:
+    client, _ = pair
+    before = client.proxy.wait()
+    assert before.returncode == 0
+    assert "event=proxy_not_configured_in_time" in before.stderr
+    fleet.discovery.start()
+    fleet.configured(client)
+    after = client.proxy.wait()
+    assert after.returncode == 0
+    assert "event=proxy_ready" in after.stderr
+
+
 def test_a_service_with_mixed_endpoints_uses_tls_for_the_meshed_ones_alone(fleet: Fleet) -> None:
     meshed, plain = serve(fleet.member("web-0", "web")), serve(fleet.member("web-1", "web", meshed=False))
     client = fleet.member("client-0", "client")
