@@ -1,4 +1,4 @@
-"""What a port speaks: declared by its Service, or left to detection."""
+"""What a port speaks: declared by its Service, looked at where HTTP is likely, bytes everywhere else."""
 
 import re
 from collections.abc import Iterable
@@ -21,14 +21,14 @@ class Protocol(StrEnum):
 _HTTP_APP_PROTOCOLS: Final = frozenset(
     {"http", "http2", "h2c", "grpc", "grpc-web", "ws", "kubernetes.io/h2c", "kubernetes.io/ws"}
 )
-# A name is a hint, not a promise: ports called `http` carry TLS and worse. Detection takes real HTTP at once, because
-# its client speaks first, so a name of HTTP gains nothing over detection; only names of other protocols are taken.
-_TCP_NAMES: Final = frozenset({
-    "tcp", "tls", "https", "wss", "mysql", "mariadb", "postgres", "postgresql", "pgsql", "redis", "mongo",
-    "mongodb", "memcached", "memcache", "amqp", "amqps", "mqtt", "mqtts", "smtp", "smtps", "submission", "imap",
-    "imaps", "pop3", "pop3s", "ldap", "ldaps", "kafka", "nats", "zookeeper", "cassandra", "cql", "ssh", "ftp",
-    "sftp", "rsync", "nfs", "rtsp", "sip", "xmpp", "mssql", "oracle", "jdbc", "etcd-peer",
+# A name is a hint, not a promise: ports called `http` carry TLS and worse, so no name chooses the HTTP codec.
+# The bytes are looked at only under the names and numbers where HTTP is at home. Envoy 1.40's listener filters drop,
+# uncounted, a connection whose client sends and closes its side before they have looked (`printf | nc -N`, which is
+# how graphite or syslog over TCP are fed); a port that is not looked at loses its HTTP statistics and nothing else.
+_HTTP_NAMES: Final = frozenset({
+    "http", "http1", "http2", "h2", "h2c", "grpc", "web", "www", "ws", "websocket", "rest", "api", "graphql",
 })  # fmt: skip
+_HTTP_PORTS: Final = frozenset({80, 3000, 5000, 8000, 8008, 8080, 8081, 8088, 8888})
 _PORT_RANGE: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?\Z", re.ASCII)
 
 
@@ -63,11 +63,11 @@ def protocol_of(port: ServicePort, target_ports: Iterable[int], opaque: PortSet)
     if port.app_protocol:
         # Any other declared protocol is one that an HTTP codec could only harm.
         return Protocol.HTTP if port.app_protocol.lower() in _HTTP_APP_PROTOCOLS else Protocol.TCP
-    return protocol_of_name(port.name)
+    return undeclared_protocol(port.name, (port.port, *target_ports))
 
 
-def protocol_of_name(name: str | None) -> Protocol:
-    """`mysql`, `tcp-metrics`: the whole name or its first word."""
-    if name and (name in _TCP_NAMES or name.partition("-")[0] in _TCP_NAMES):
-        return Protocol.TCP
-    return Protocol.DETECTED
+def undeclared_protocol(name: str | None, numbers: Iterable[int]) -> Protocol:
+    """DETECTED for a port that is named like HTTP (`grpc-internal`: the first word counts), or has no name and a number
+    of HTTP; TCP for every other."""
+    likely = name.partition("-")[0] in _HTTP_NAMES if name else any(number in _HTTP_PORTS for number in numbers)
+    return Protocol.DETECTED if likely else Protocol.TCP

@@ -11,7 +11,7 @@ from typing import Final
 
 from discovery.backends import Backend, backends_of
 from discovery.kinds import EndpointSlice, Service, ServicePort
-from discovery.protocols import NO_PORTS, PortSet, Protocol, protocol_of, protocol_of_name
+from discovery.protocols import NO_PORTS, PortSet, Protocol, protocol_of, undeclared_protocol
 from discovery.scope import Reach, reach_of
 from discovery.unsupported import Unsupported, unsupported
 from mesh import names
@@ -95,7 +95,7 @@ def _container_ports(pod: Pod, opaque: PortSet) -> tuple[tuple[int, Protocol], .
         for port in container.ports or ():
             number = port.container_port
             if (port.protocol or "TCP") == "TCP" and number not in names.RESERVED_PORTS:
-                found[number] = Protocol.TCP if number in opaque else protocol_of_name(port.name)
+                found[number] = Protocol.TCP if number in opaque else undeclared_protocol(port.name, (number,))
     return tuple(sorted(found.items()))
 
 
@@ -236,8 +236,8 @@ def plan_pod(pod: PodFacts, targets: Iterable[tuple[str, Target]]) -> tuple[Port
         owners.add(service)
         declared.setdefault((target.address, target.port), set()).add(target.protocol)
     for place, said in declared.items():
-        # Services that contradict each other: look at the bytes.
-        protocols[place] = said.pop() if len(said) == 1 else Protocol.DETECTED
+        # Services that contradict each other: bytes, which are right for everything.
+        protocols[place] = said.pop() if len(said) == 1 else Protocol.TCP
     return tuple(
         PortPlan(
             name=f"pod/{address}:{port}" if ":" not in address else f"pod/[{address}]:{port}",

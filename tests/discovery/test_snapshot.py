@@ -194,8 +194,12 @@ def test_peers_reach_declared_ports_and_targets_of_services_and_never_ours() -> 
         (ServicePort(port=80, name="http"), Protocol.DETECTED),
         (ServicePort(port=80, name="mysql"), Protocol.TCP),
         (ServicePort(port=80, name="tcp-metrics"), Protocol.TCP),
-        (ServicePort(port=80, name="mysqlish"), Protocol.DETECTED),
+        (ServicePort(port=9000, name="grpc-internal"), Protocol.DETECTED),
+        (ServicePort(port=80, name="mysqlish"), Protocol.TCP),
+        (ServicePort(port=2003, name="graphite"), Protocol.TCP),
         (ServicePort(port=80), Protocol.DETECTED),
+        (ServicePort(port=1234, target_port=8080), Protocol.DETECTED),
+        (ServicePort(port=2003), Protocol.TCP),
         (ServicePort(port=3306, app_protocol="http"), Protocol.TCP),  # opaque by default
         (ServicePort(port=80, target_port=5432), Protocol.TCP),
     ],
@@ -207,7 +211,7 @@ def test_the_protocol_is_declared_or_detected(port: ServicePort, protocol: Proto
 
 def test_opaque_ports_of_a_service_come_before_its_namespaces_and_the_charts() -> None:
     key = f"{names.SETTING_PREFIX}opaque-ports"
-    unit = service("x", "10.96.0.1", ports=(ServicePort(port=3306),), annotations={key: "80"})
+    unit = service("x", "10.96.0.1", ports=(ServicePort(port=3306, name="http"),), annotations={key: "80"})
     assert plan_service(unit, [], {}, CONFIG).ports[0].protocol is Protocol.DETECTED
     plain = service("x", "10.96.0.1", ports=(ServicePort(port=81),))
     of_namespace = namespace(opaque_ports="80-82").metadata
