@@ -44,6 +44,7 @@ class Bundles:
             return None
         seen = self._mirror.get(f"{namespace}/{names.TRUST_BUNDLE_CONFIG_MAP}")
         if not self._inhabited(namespace):
+            self._foreigners.gone("ConfigMap", f"{namespace}/{names.TRUST_BUNDLE_CONFIG_MAP}")
             if seen is not None:
                 await self._remove(namespace, seen)
             return None

@@ -193,6 +193,8 @@ class Identities:
     def _forget(self, account: Account) -> None:
         self._held.pop(account, None)
         self._unneeded.pop(account, None)
+        # A foreign object in the place of an identity that nobody needs is in nobody's way.
+        self._foreigners.gone("Secret", f"{account.namespace}/{names.identity_secret_name(account.name)}")
 
     async def _read(self, account: Account) -> OwnSecret | None:
         path = write.object_path("v1", "secrets", names.identity_secret_name(account.name), account.namespace)

@@ -165,7 +165,10 @@ class HttpApi:
 async def _check(response: aiohttp.ClientResponse, verb: str, path: str) -> None:
     REQUESTS.labels(verb, str(response.status)).inc()
     if response.status >= 300:
-        body = await response.read()
+        try:
+            body = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            body = b""  # the status came, and says what happened; the words were lost on the way
         raise error_from_body(response.status, body, path=path, retry_after=response.headers.get("Retry-After"))
 
 

@@ -42,7 +42,7 @@ class _Section(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
 
 
 class ResourceValues(_Section, frozen=True):
-    """Kubernetes quantities of the sidecar, as text; an empty limit means none."""
+    """Kubernetes quantities of the sidecar, as text. An empty limit: one core, the memory request (mesh.settings)."""
 
     cpu_request: str = "10m"
     cpu_limit: str = ""

@@ -72,15 +72,19 @@ async def _version(view: View) -> _Version:
 async def _kubelets(view: View) -> Result:
     findings: list[Finding] = []
     for node in await view.nodes():
-        text = node.status.node_info.kubelet_version
+        name, text = f"node {node.metadata.name}", node.status.node_info.kubelet_version
+        if node.status.node_info.operating_system == "windows":
+            continue  # no sidecar runs there, so the webhook does not count it either
         try:
             old = KubeletVersion.parse(text) < OLDEST_WITH_NATIVE_SIDECARS
-        except KubeletVersionError:
-            old = True
+        except KubeletVersionError as error:
+            hint = "it is not counted; keep pods with a sidecar off it unless it knows native sidecars"
+            findings.append(Finding(Verdict.WARN, name, error.message, hint))
+            continue
         if old:
             hint = f"upgrade it to {OLDEST_WITH_NATIVE_SIDECARS} or newer; until then no pod at all is injected"
-            findings.append(Finding(Verdict.FAIL, f"node {node.metadata.name}", f"its kubelet is {text}", hint))
-    return of_findings(findings, f"{len(await view.nodes())} nodes", "nodes have an older one")
+            findings.append(Finding(Verdict.FAIL, name, f"its kubelet is {text}", hint))
+    return of_findings(findings, f"{len(await view.nodes())} nodes", "nodes have an older or unreadable one")
 
 
 async def _may_install(view: View) -> Result:

@@ -87,9 +87,11 @@ class View:
         return await self._once("nodes", lambda: list_all(self.api, NODES, Node))
 
     async def oldest_kubelet(self) -> KubeletVersion | None:
-        """The oldest kubelet; None without nodes."""
+        """The oldest kubelet that counts for the webhook (webhook.sources); None where there is none."""
         versions: list[KubeletVersion] = []
         for node in await self.nodes():
+            if node.status.node_info.operating_system == "windows":
+                continue
             try:
                 versions.append(KubeletVersion.parse(node.status.node_info.kubelet_version))
             except KubeletVersionError:

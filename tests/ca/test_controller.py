@@ -162,6 +162,20 @@ async def test_a_foreign_secret_of_our_name_is_untouched_and_reported_once() -> 
 
 
 @virtual
+async def test_a_foreign_object_is_no_longer_counted_where_nobody_needs_an_identity() -> None:
+    cluster = shop()
+    cluster.account("shop", "api")
+    cluster.api.seed(obj("v1", "Secret", "autotls-identity-web", "shop") | {"type": "Opaque", "data": {"x": "eA=="}})
+    cluster.api.seed(obj("v1", "ConfigMap", "autotls-trust-bundle", "shop") | {"data": {"mine": "1"}})
+    async with cluster.leading() as controller:
+        assert controller.foreign_count == 2
+        cluster.api.seed(obj("v1", "Namespace", "shop", labels={names.INJECT_LABEL: names.INJECT_DISABLED}))
+        await asyncio.sleep(900)
+        assert controller.foreign_count == 0
+        assert cluster.api.get(SECRET_PATH)["data"] == {"x": "eA=="}
+
+
+@virtual
 async def test_labels_alone_do_not_make_a_secret_ours() -> None:
     cluster = shop()
     cluster.api.seed(

@@ -300,6 +300,16 @@ async def test_what_keeps_autotls_out_is_found_before_installing() -> None:
     }
 
 
+async def test_kubelets_that_the_webhook_does_not_count_do_not_keep_autotls_out() -> None:
+    cluster = empty_cluster()
+    for name, system, version in (("win", "windows", "v1.27.1"), ("virtual", "linux", "vk-edge")):
+        info = {"nodeInfo": {"kubeletVersion": version, "operatingSystem": system}}
+        cluster.seed({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": info})
+    outcomes = await cluster.run(before=True)
+    assert worst(outcomes) == {"kubelets": "warn"}
+    assert [finding.subject for finding in outcomes["kubelets"].result.findings] == ["node virtual"]
+
+
 async def test_an_existing_installation_is_an_upgrade() -> None:
     cluster, _ = healthy_cluster()
     assert worst(await cluster.run(before=True)) == {"nothing-in-the-way": "warn"}

@@ -106,6 +106,22 @@ async def test_an_error_answer_has_its_type_and_its_wait() -> None:
                 pass
 
 
+async def test_an_error_answer_that_breaks_off_keeps_its_type() -> None:
+    async def handler(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'HTTP/1.1 429 Too Many Requests\r\nContent-Length: 500\r\nRetry-After: 3\r\n\r\n{"kind":')
+        await writer.drain()
+        writer.close()
+
+    async with speaking(handler) as api:
+        with pytest.raises(errors.TooManyRequestsError) as asked:
+            await api.request("GET", "/api/v1/pods")
+        assert asked.value.retry_after_s == 3
+        # What is no ApiError would end a reflector, and the process with it.
+        with pytest.raises(errors.TooManyRequestsError):
+            async with api.lines("/api/v1/pods", timeout_s=5):
+                pass
+
+
 async def test_redirects_are_not_followed_with_our_token() -> None:
     async def handler(head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(answer("302 Found", b"", "Location: http://127.0.0.1:1/"))
