@@ -80,7 +80,8 @@ class Narrator:
             case Inject():
                 text = (
                     "autotls should have added its sidecar and did not: the webhook did not answer when the pod was "
-                    "created, or the namespace opted in later. Restart the workload to add it."
+                    "created, the namespace opted in later, or a node's kubelet is too old; `autotls check` tells. "
+                    "Restart the workload to add it."
                 )
                 self._emit(regarding, "NotInjected", text, type="Warning", action=ACTION)
             case Deny():

@@ -77,7 +77,9 @@ def without_additions(pod: dict[str, Any], original: dict[str, Any]) -> dict[str
     }
     for field, keys in added.items():
         assert keys <= metadata[field].keys()
-        metadata[field] = {key: value for key, value in metadata[field].items() if key not in keys}
+        # Only pods that declare ports get this one.
+        gone = keys | {names.PORTS_ANNOTATION}
+        metadata[field] = {key: value for key, value in metadata[field].items() if key not in gone}
         _restore(metadata, field, original["metadata"])
     for field, taken in (
         ("initContainers", {names.INIT_CONTAINER, names.PROXY_CONTAINER}),

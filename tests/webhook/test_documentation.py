@@ -1,14 +1,18 @@
-"""docs/webhook.md names what there is, and only that."""
+"""The documents name what there is, and only that."""
 
 import re
 from pathlib import Path
 
 from prometheus_client import REGISTRY
 
+from mesh.config import MeshConfig
+from mesh.settings import default_settings
 from webhook import metrics
 from webhook.decision import NO_REDIRECT, SkipReason
+from webhook.sidecar import environment
 
-TEXT = (Path(__file__).parents[2] / "docs" / "webhook.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "webhook.md").read_text()
 
 
 def test_reasons_are_listed_in_the_order_in_which_they_are_found() -> None:
@@ -26,3 +30,11 @@ def test_metrics_are_those_of_the_process() -> None:
     }
     named = set(re.findall(r"`(autotls_webhook_\w+)", TEXT))
     assert named == registered
+
+
+def test_environment_of_a_pods_containers_is_documented() -> None:
+    section = (DOCS / "architecture.md").read_text().partition("## What a pod gets")[2].partition("## Objects")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `AUTOTLS_")]
+    named = [name for row in rows for name in re.findall(r"`(AUTOTLS_\w+)`", row)]
+    given = environment(default_settings(MeshConfig(), "optional"), MeshConfig(), redirect=True)
+    assert sorted(named) == sorted(variable["name"] for variable in given)

@@ -11,7 +11,7 @@ from tests.webhook.pods import CONFIG, inject_for
 from webhook.sidecar import init_container, proxy_container
 from webhook.volumes import identity_volume, proxy_mounts, run_volume
 
-# docs/plan.md: everything that the proxy image reads.
+# docs/architecture.md, "What a pod gets": the environment of both containers.
 VARIABLES = {
     "AUTOTLS_POD_NAME": "metadata.name",
     "AUTOTLS_POD_NAMESPACE": "metadata.namespace",
