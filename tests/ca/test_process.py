@@ -11,7 +11,7 @@ from mesh.config import ConfigError
 def test_values_that_no_pod_could_get_are_found_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("proxy: {resources: {cpuRequest: much}}")
-    with pytest.raises(ConfigError, match="proxy.resources.cpuRequest"):
+    with pytest.raises(ConfigError, match=r"proxy\.resources\.cpuRequest"):
         load_config(path)
 
 
