@@ -23,6 +23,7 @@ from kube.errors import KubeconfigError
 from kube.lease import Elector, LeaseTiming
 from mesh import names
 from mesh.config import ConfigError, MeshConfig, parse_config, parse_duration
+from mesh.settings import default_settings
 from webhook.logs import configure_logs
 
 _EXIT_CONFIGURATION: Final = 2
@@ -42,11 +43,14 @@ def main() -> int:
 
 
 def load_config(path: Path) -> MeshConfig:
-    """The configuration of the installation. Raises ConfigError."""
+    """The configuration of the installation, its defaults for pods checked. Raises ConfigError."""
     try:
-        return parse_config(path.read_bytes())
+        config = parse_config(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", hint="set AUTOTLS_CONFIG to the file") from error
+    # Found out now: the narrator decides about pods, and would end a leader's term at the first one.
+    default_settings(config, config.mode)
+    return config
 
 
 def _health_port() -> int:

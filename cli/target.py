@@ -61,8 +61,11 @@ def context_namespace(target: Target) -> str | None:
             continue
         content = cast(dict[str, Any], loaded)
         current = current or content.get("current-context")
-        for entry in content.get("contexts") or ():
-            contexts.setdefault(entry.get("name"), entry.get("context") or {})
-    chosen: dict[str, Any] = contexts.get(current or "") or {}
-    namespace = chosen.get("namespace")
+        listed = content.get("contexts")
+        for entry in cast(list[Any], listed) if isinstance(listed, list) else ():
+            if isinstance(entry, dict):
+                named = cast(dict[str, Any], entry)
+                contexts.setdefault(str(named.get("name")), named.get("context"))
+    chosen = contexts.get(str(current or ""))
+    namespace = cast(dict[str, Any], chosen).get("namespace") if isinstance(chosen, dict) else None
     return namespace if isinstance(namespace, str) else None

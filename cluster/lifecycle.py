@@ -1,7 +1,6 @@
 """A whole cluster up and down. `up` may be run at any time and starts only what does not run; so may `down`."""
 
 import datetime
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -215,8 +214,3 @@ def require_running(folder: RunFolder) -> None:
     if not is_running(folder):
         name = "" if str(folder.name) == "autotls" else f"CLUSTER={folder.name} "
         raise ClusterError(f"the cluster {folder.name} does not run", hint=f"start it: {name}make up")
-
-
-def python_path() -> str:
-    """What a child Python needs to find this checkout."""
-    return os.pathsep.join(filter(None, [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH")]))

@@ -75,11 +75,6 @@ class Credential:
         names_ = _alternative_names(self.leaf)
         return tuple(names_.get_values_for_type(x509.UniformResourceIdentifier)) if names_ else ()
 
-    @property
-    def dns_names(self) -> tuple[str, ...]:
-        names_ = _alternative_names(self.leaf)
-        return tuple(names_.get_values_for_type(x509.DNSName)) if names_ else ()
-
 
 @dataclass(frozen=True, slots=True)
 class Svid:
