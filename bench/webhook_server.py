@@ -20,10 +20,10 @@ from mesh.kubelet import KubeletVersion
 from mesh.pod import Namespace, ObjectMeta
 from mesh.review import decode_review
 from mesh.spiffe import TrustDomain
+from process.logs import configure_logs
 from webhook.app import build_app
 from webhook.decision import Inject, decide
 from webhook.health import Readiness
-from webhook.logs import configure_logs
 from webhook.patch import build_encoded_patch
 from webhook.server import Listen, serve
 from webhook.tls import ServingCertificate

@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import sys
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -22,11 +21,10 @@ from kube.client import connect
 from kube.errors import KubeconfigError
 from kube.lease import Elector, LeaseTiming
 from mesh import names
-from mesh.config import ConfigError, MeshConfig, parse_config, parse_duration
-from mesh.settings import default_settings
-from webhook.logs import configure_logs
+from mesh.config import ConfigError, MeshConfig, parse_duration
+from process.config import EXIT_CONFIGURATION, configured, port_of
+from process.logs import configure_logs
 
-_EXIT_CONFIGURATION: Final = 2
 _log: Final = structlog.get_logger("ca")
 
 
@@ -34,30 +32,12 @@ def main() -> int:
     """The exit code."""
     configure_logs()
     try:
-        config = load_config(Path(os.environ.get("AUTOTLS_CONFIG", names.CONFIG_PATH)))
-        uvloop.run(_run(config, os.environ.get("AUTOTLS_POD_NAME", "ca"), _health_port()))
+        health_port = port_of("AUTOTLS_HEALTH_PORT", names.HEALTH_PORT)
+        uvloop.run(_run(configured(), os.environ.get("AUTOTLS_POD_NAME", "ca"), health_port))
     except (ConfigError, KubeconfigError) as error:
         _log.error("configuration_refused", error=str(error))
-        return _EXIT_CONFIGURATION
+        return EXIT_CONFIGURATION
     return 0
-
-
-def load_config(path: Path) -> MeshConfig:
-    """The configuration of the installation, its defaults for pods checked. Raises ConfigError."""
-    try:
-        config = parse_config(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", hint="set AUTOTLS_CONFIG to the file") from error
-    # Found out now: the narrator decides about pods, and would end a leader's term at the first one.
-    default_settings(config, config.mode)
-    return config
-
-
-def _health_port() -> int:
-    text = os.environ.get("AUTOTLS_HEALTH_PORT", str(names.HEALTH_PORT))
-    if not text.isdigit():
-        raise ConfigError(f"AUTOTLS_HEALTH_PORT: {text!r} is not a port")
-    return int(text)
 
 
 def lease_timing(config: MeshConfig) -> LeaseTiming:

@@ -1,8 +1,11 @@
-"""`python -m discovery`: mirrors the cluster, then serves the proxies until SIGTERM."""
+"""`python -m discovery`: mirrors the cluster, then serves the proxies until SIGTERM.
+
+Exit codes: 0 after SIGTERM, 1 for a fault (Kubernetes restarts it), 2 for a configuration that cannot work.
+Environment: AUTOTLS_CONFIG, AUTOTLS_HEALTH_PORT (9090).
+"""
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 from datetime import UTC, datetime
@@ -17,11 +20,12 @@ from discovery.errors import CredentialsError
 from discovery.health import Health
 from discovery.state import State
 from kube.client import connect
+from kube.errors import KubeconfigError
 from mesh import names
-from mesh.config import MeshConfig, parse_config
-from mesh.errors import AutotlsError
+from mesh.config import ConfigError, MeshConfig
 from mesh.spiffe import TrustDomain
-from webhook.logs import configure_logs
+from process.config import EXIT_CONFIGURATION, configured, port_of
+from process.logs import configure_logs
 
 CERTIFICATE_FOLDER: Final = Path("/var/run/secrets/autotls.io/discovery")
 # From "not ready" to the last proxy having been told by its DNS or kube-proxy that this replica is gone.
@@ -31,7 +35,7 @@ _CERTIFICATE_RETRY_S: Final = 1.0
 _log: Final = structlog.get_logger("discovery")
 
 
-async def run(config: MeshConfig, folder: Path) -> None:
+async def run(config: MeshConfig, folder: Path, health_port: int) -> None:
     """Until SIGTERM or SIGINT. A fault of any part ends all of them: Kubernetes starts the process anew."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -48,7 +52,7 @@ async def run(config: MeshConfig, folder: Path) -> None:
         }
         return tuple(name for name, holds in conditions.items() if not holds)
 
-    health = await Health(missing).serve(names.HEALTH_PORT)
+    health = await Health(missing).serve(health_port)
     async with connect() as api, asyncio.TaskGroup() as group:
         state.mirror(api)
         tasks = [
@@ -81,15 +85,16 @@ async def _serve(
     # What is there now stays for good; without it every collection walks through the whole cluster.
     gc.collect()
     gc.freeze()
-    helpers = [
-        asyncio.create_task(server.sweep(), name="sweep"),
-        asyncio.create_task(credentials.watch(), name="certificate"),
-    ]
-    await stopped
-    await asyncio.sleep(DRAIN_S)
-    await server.stop()
-    for helper in helpers:
-        helper.cancel()
+    async with asyncio.TaskGroup() as group:
+        helpers = [
+            group.create_task(server.sweep(), name="sweep"),
+            group.create_task(credentials.watch(), name="certificate"),
+        ]
+        await stopped
+        await asyncio.sleep(DRAIN_S)
+        await server.stop()
+        for helper in helpers:
+            helper.cancel()
 
 
 async def _prepared(state: State, credentials: ServerCredentials) -> None:
@@ -111,13 +116,13 @@ def _now() -> datetime:
 
 
 def main() -> int:
+    """The exit code."""
     configure_logs()
     try:
-        config = parse_config(Path(os.environ.get("AUTOTLS_CONFIG", names.CONFIG_PATH)).read_bytes())
-        asyncio.run(run(config, CERTIFICATE_FOLDER))
-    except AutotlsError as error:
-        _log.error("stopped", error=str(error))
-        return 1
+        asyncio.run(run(configured(), CERTIFICATE_FOLDER, port_of("AUTOTLS_HEALTH_PORT", names.HEALTH_PORT)))
+    except (ConfigError, KubeconfigError) as error:
+        _log.error("configuration_refused", error=str(error))
+        return EXIT_CONFIGURATION
     return 0
 
 

@@ -16,18 +16,16 @@ import uvloop
 from kube.client import connect
 from kube.errors import KubeconfigError
 from mesh import names
-from mesh.config import ConfigError, MeshConfig, parse_config
-from mesh.settings import default_settings
+from mesh.config import ConfigError, MeshConfig
+from process.config import EXIT_CONFIGURATION, configured
+from process.logs import configure_logs
 from webhook.app import build_app
 from webhook.health import Readiness
-from webhook.logs import configure_logs
 from webhook.server import DRAIN_S, Listen, serve
 from webhook.sources import MirroredCluster
 from webhook.tls import ServingCertificate
 
 CERTIFICATE_DIRECTORY: Final = "/var/run/secrets/autotls.io/webhook"
-_EXIT_CONFIGURATION: Final = 2
-
 _log: Final = structlog.get_logger("webhook")
 
 
@@ -35,24 +33,13 @@ def main() -> int:
     """The exit code."""
     configure_logs()
     try:
-        config = load_config(Path(os.environ.get("AUTOTLS_CONFIG", names.CONFIG_PATH)))
+        config = configured()
         listen = listen_from(os.environ)
         uvloop.run(_run(config, Path(os.environ.get("AUTOTLS_WEBHOOK_TLS", CERTIFICATE_DIRECTORY)), listen))
     except (ConfigError, KubeconfigError) as error:
         _log.error("configuration_refused", error=str(error))
-        return _EXIT_CONFIGURATION
+        return EXIT_CONFIGURATION
     return 0
-
-
-def load_config(path: Path) -> MeshConfig:
-    """The configuration of the installation, its defaults for pods checked. Raises ConfigError."""
-    try:
-        config = parse_config(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", hint="set AUTOTLS_CONFIG to the file") from error
-    # Found out now, not at the first pod.
-    default_settings(config, config.mode)
-    return config
 
 
 def listen_from(environment: Mapping[str, str]) -> Listen:

@@ -55,11 +55,11 @@ def test_expressions_of_the_policies_have_the_right_types(installed: Installed) 
     assert warnings == {"autotls-ca-secrets": [], "autotls-ca-configmaps": [], "autotls-ca-registrations": []}
 
 
-def test_pods_of_both_deployments_pass_restricted_pod_security(installed: Installed) -> None:
+def test_pods_of_every_deployment_pass_restricted_pod_security(installed: Installed) -> None:
     def pods() -> int:
         return len(get(installed, "pods", "-n", NAMESPACE)["items"])
 
-    eventually(lambda: pods() == 4, "two pods of each Deployment")
+    eventually(lambda: pods() == 6, "two pods of each Deployment")
     statuses = [item["status"] for item in get(installed, "deployments", "-n", NAMESPACE)["items"]]
     failures = [c for status in statuses for c in status["conditions"] if c["type"] == "ReplicaFailure"]
     assert failures == []
