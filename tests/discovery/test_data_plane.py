@@ -231,9 +231,12 @@ def test_a_dead_proxy_is_passed_by_and_tls_returns_by_itself(fleet: Fleet, pair:
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         load.more(30)
         server.proxy.terminate()
-        load.more(150)
+        server.proxy.exit_status()
+        eventually(lambda: client.outbound("shop/web:80", tls="", reason="tls_failed") > 50, within_s=60)
+        server.proxy.start()
+        before = client.outbound("shop/web:80", tls="TLSv1.2")
+        eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.2") > before + 50, within_s=60)
     assert sum(load.failures.values()) <= 3, load.failures  # those in flight
-    eventually(lambda: client.outbound("shop/web:80", tls="", reason="tls_failed") > 50)
 
 
 def test_an_app_that_was_away_answers_at_once_when_it_is_back(fleet: Fleet) -> None:
