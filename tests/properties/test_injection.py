@@ -147,9 +147,11 @@ def assert_answered(body: bytes) -> None:
         # Bytes that are not UTF-8 pass in strings that nobody reads; an API server cannot send them.
         review = json.loads(body.decode(errors="replace"))
         patched = jsonpatch.apply_patch(review["request"]["object"], base64.b64decode(response["patch"]).decode())
-        present = [container["name"] for container in patched["spec"]["initContainers"]]
+        present = [container.get("name") for container in patched["spec"]["initContainers"]]
         assert names.PROXY_CONTAINER in present
-        assert {names.IDENTITY_VOLUME, names.RUN_VOLUME} <= {volume["name"] for volume in patched["spec"]["volumes"]}
+        assert {names.IDENTITY_VOLUME, names.RUN_VOLUME} <= {
+            volume.get("name") for volume in patched["spec"]["volumes"]
+        }
 
 
 @given(st.binary(max_size=300))
