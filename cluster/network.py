@@ -136,7 +136,11 @@ def current(folder: RunFolder) -> Link | None:
 
 def destroy(folder: RunFolder) -> None:
     """Remove the namespace, with it both ends of the link and all rules and devices in it. Only if it is ours."""
-    if owns_namespace(folder):
+    link = current(folder)
+    if link is not None:
+        # Apart, because the kernel empties a deleted namespace in its own time: the device would still be seen here.
+        if Path("/sys/class/net", link.device).exists():
+            _run("ip", "link", "delete", link.device)
         _run("ip", "netns", "delete", folder.netns)
     folder.link.unlink(missing_ok=True)
 

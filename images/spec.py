@@ -42,7 +42,11 @@ class ImageSpec:
 IMAGES: Final = (
     ImageSpec(
         "control-plane",
-        ("images/control-plane", "mesh", "kube", "process", "webhook", "ca", "discovery", "cli", "charts/autotls"),
+        (
+            "images/control-plane",
+            *("mesh", "kube", "process", "webhook", "ca", "discovery", "telemetry", "dashboard", "cli"),
+            "charts/autotls",
+        ),
         (Download.WHEELS,),
     ),
     ImageSpec("proxy", ("images/proxy", "proxy", "requirements.lock"), (Download.ENVOY,)),

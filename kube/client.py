@@ -6,7 +6,7 @@ Typed models of the official client cost fifty times the CPU of a projection and
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -54,7 +54,7 @@ class Api(Protocol):
 
 
 @asynccontextmanager
-async def connect(*, kubeconfig: str | None = None, context: str | None = None) -> AsyncGenerator[Api, None]:
+async def connect(*, kubeconfig: str | None = None, context: str | None = None) -> AsyncGenerator["HttpApi", None]:
     """A client for the cluster of `kubeconfig` and `context`; in a Pod, without either, for its own cluster.
 
     Raises KubeconfigError. No request is made before the first one that the caller makes.
@@ -127,6 +127,27 @@ class HttpApi:
             # close, not release: the rest of a watch is never read, so the connection cannot be used again.
             response.close()
 
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, *, query: Query = (), protocol: str
+    ) -> AsyncGenerator["aiohttp.ClientWebSocketResponse[bool]", None]:
+        """A WebSocket to a streaming subresource (`portforward`, `exec`). Raises ApiError on entry."""
+        url, options = await self._prepare("GET", path, query, {})
+        try:
+            # Not limited: a frame is as large as what the other side read at once.
+            upgrade = cast(Any, self._rest.session()).ws_connect(url, protocols=(protocol,), max_msg_size=0, **options)
+            socket: aiohttp.ClientWebSocketResponse[bool] = await upgrade
+        except aiohttp.WSServerHandshakeError as error:
+            REQUESTS.labels("CONNECT", str(error.status)).inc()
+            raise error_from_body(error.status, b"", path=path, retry_after=None) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable("CONNECT", path, error) from error
+        REQUESTS.labels("CONNECT", "101").inc()
+        try:
+            yield socket
+        finally:
+            await socket.close()
+
     async def _send(
         self,
         method: str,
@@ -141,25 +162,26 @@ class HttpApi:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if body is not None:
             headers["Content-Type"] = content_type
+        url, options = await self._prepare(method, path, query, headers)
+        return await self._rest.session().request(
+            method, url, data=body, timeout=limits, allow_redirects=False, **options
+        )
+
+    async def _prepare(
+        self, method: str, path: str, query: Query, headers: dict[str, str]
+    ) -> tuple[URL, dict[str, Any]]:
+        """The URL and what aiohttp must know: credentials, server name, proxy."""
         _, url, sent_headers, *_ = await self._client.param_serialize(  # pyright: ignore[reportUnknownMemberType]
             method, path, query_params=list(query), header_params=headers, auth_settings=["BearerToken"]
         )
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"headers": sent_headers}
         if self._configuration.tls_server_name:
             options["server_hostname"] = self._configuration.tls_server_name
         if self._configuration.proxy:
             options["proxy"] = self._configuration.proxy
             options["proxy_headers"] = self._configuration.proxy_headers
-        return await self._rest.session().request(
-            # encoded=True: the query is quoted already, and a second quoting would change continue tokens.
-            method,
-            URL(url, encoded=True),
-            headers=sent_headers,
-            data=body,
-            timeout=limits,
-            allow_redirects=False,
-            **options,
-        )
+        # encoded=True: the query is quoted already, and a second quoting would change continue tokens.
+        return URL(url, encoded=True), options
 
 
 async def _check(response: aiohttp.ClientResponse, verb: str, path: str) -> None:

@@ -1,0 +1,1 @@
+"""The web page: an overview of the mesh for a browser."""
