@@ -96,16 +96,16 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def cases_of(document: str) -> set[tuple[str, str, str]]:
-    """(table, case, path) of every line of a document."""
-    title, found = "", set[tuple[str, str, str]]()
+def rows_of(document: str) -> list[Row]:
+    """What a document says, a row for each path."""
+    title, found = "", list[Row]()
     for line in document.splitlines():
         if line.startswith("## "):
             title = line.removeprefix("## ")
         elif line.startswith("| ") and not line.startswith(("| case |", "| --- |")):
-            case, paths = (cell.strip() for cell in line.split(" | ")[:2])
-            case = case.removeprefix("| ").replace("\\|", "|")
-            found |= {(title, case, path) for path in paths.split(_BETWEEN_PATHS)}
+            cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
+            case, paths, outcome, evidence = (cell.replace("\\|", "|") for cell in cells)
+            found.extend(Row(title, case, path, outcome, evidence) for path in paths.split(_BETWEEN_PATHS))
     return found
 
 
@@ -113,8 +113,11 @@ def main() -> None:
     if sys.argv[1] == "--modules":
         print(*modules())
         return
-    lines = Path(sys.argv[1]).read_text().splitlines()
-    DOCUMENT.write_text(render(declared(), [Row(**json.loads(line)) for line in lines]))
+    new = [Row(**json.loads(line)) for line in Path(sys.argv[1]).read_text().splitlines()]
+    # Tables of modules that did not run stay as they are; of those that did, every case must be new.
+    ran = {row.table for row in new}
+    old = [row for row in rows_of(DOCUMENT.read_text()) if row.table not in ran]
+    DOCUMENT.write_text(render(declared(), [*old, *new]))
 
 
 if __name__ == "__main__":
