@@ -25,6 +25,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from bench.budget import Line, report
 from ca.controller import WORKERS
 from cluster import apiserver
 from cluster.apiserver import ApiServer
@@ -61,16 +62,11 @@ async def run(server: ApiServer, folder: Path, rounds: int, count: int) -> None:
                 ours.append(count / await ca_round(api, f"ca-{number}", count))
                 theirs.append(count / await client_round(server, api, f"client-{number}", templates))
     value, baseline = statistics.median(ours), statistics.median(theirs)
-    ratio = value / baseline
     against = "raw client, server-side apply"
-    report("secrets per second, CA process", value, baseline, against=against, ratio=ratio, budget=BUDGET_RATIO)
-    verdict = "ok" if rss_mb <= BUDGET_RSS_MB else "OVER BUDGET"
-    print(f"CA resident memory at {count} identities: {rss_mb:.0f} MB (budget {BUDGET_RSS_MB} MB): {verdict}")
-
-
-def report(what: str, value: float, baseline: float, *, against: str, ratio: float, budget: float) -> None:
-    verdict = "ok" if ratio >= budget else "BELOW BUDGET"
-    print(f"{what}: {value:.0f}; {against}: {baseline:.0f}; ratio {ratio:.2f} (budget {budget}): {verdict}")
+    report(
+        Line("Secrets per second, CA", value, "", BUDGET_RATIO, baseline, against, relative=True, at_least=True),
+        Line(f"CA RSS at {count} identities", rss_mb, "MB", BUDGET_RSS_MB),
+    )
 
 
 @contextmanager

@@ -13,12 +13,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import budget
+from bench.budget import Line
 from bench.certificates import write_serving_pair
 from bench.loader import Load, free_port, run_load, wait_until_open
 from bench.reviews import reviews
@@ -101,7 +102,7 @@ def main() -> int:
 
 
 def report(rounds: dict[str, list[Round]], requests: int, rss_mb: float, bodies: list[bytes]) -> None:
-    """One line a budget: value, baseline, ratio, budget, verdict."""
+    """What was measured, and a line for each budget."""
     cpu = {key: statistics.median(one.cpu_s for one in found) * 1000 / requests for key, found in rounds.items()}
     p99 = {key: statistics.median(one.load.p99_ms for one in found) for key, found in rounds.items()}
     p50 = {key: statistics.median(one.load.p50_ms for one in found) for key, found in rounds.items()}
@@ -112,27 +113,18 @@ def report(rounds: dict[str, list[Round]], requests: int, rss_mb: float, bodies:
         f"{len(rounds['webhook'])} rounds of {requests} requests, TLS kept alive, {CONNECTIONS} connections, 1 worker"
     )
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    rows = [
-        ("CPU per 1000 injections", cpu["webhook"], "s", "minimal FastAPI route", cpu["baseline"], CPU_BUDGET_S, False),
-        ("p99 of an injection", p99["webhook"], "ms", "empty route, same app", p99["empty"], P99_BUDGET, True),
-        ("RSS of the process", rss_mb, "MB", "", None, RSS_BUDGET_MB, False),
-    ]
-    for name, value, unit, baseline_name, baseline, budget, relative in rows:
-        ratio = value / baseline if baseline else None
-        judged = ratio if relative and ratio is not None else value
-        verdict = "ok" if judged <= budget else "OVER"
-        beside = f"{baseline_name} {baseline:.3f} {unit}, ratio {ratio:.2f}" if baseline else ""
-        limit = f"<= {budget:g} x" if relative else f"<= {budget:g} {unit}"
-        print(f"  {name:<26}{value:>9.3f} {unit:<3} {beside:<52} budget {limit:<12} {verdict}")
     print(
-        f"  (p50: injection {p50['webhook']:.2f} ms, empty {p50['empty']:.2f} ms, minimal {p50['baseline']:.2f} ms;",
+        f"p50: injection {p50['webhook']:.2f} ms, empty {p50['empty']:.2f} ms, minimal {p50['baseline']:.2f} ms;",
         end=" ",
     )
-    print(f"empty route {cpu['empty']:.3f} s CPU per 1000)")
+    print(f"empty route {cpu['empty']:.3f} s CPU per 1000")
+    against = "empty route, same app"
+    budget.report(
+        Line("CPU per 1000 injections", cpu["webhook"], "s", CPU_BUDGET_S, cpu["baseline"], "minimal FastAPI route"),
+        Line("p99 of an injection", p99["webhook"], "ms", P99_BUDGET, p99["empty"], against, relative=True),
+        Line("RSS of the webhook", rss_mb, "MB", RSS_BUDGET_MB),
+    )
 
 
 if __name__ == "__main__":
-    started_at = time.monotonic()
-    code = main()
-    print(f"took {time.monotonic() - started_at:.0f} s")
-    sys.exit(code)
+    sys.exit(main())
