@@ -84,6 +84,10 @@ class Demand:
         opted_in = {Account(namespace, name) for namespace in self._opted_in for name in self._accounts[namespace]}
         return opted_in | self._users.keys()
 
+    def used(self, account: Account) -> bool:
+        """True while a pod that is injected or asks to be runs as this account."""
+        return account in self._users
+
     def need(self, account: Account) -> Need:
         exists = account.name in self._accounts.get(account.namespace, ())
         if account in self._users or (exists and account.namespace in self._opted_in):

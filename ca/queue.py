@@ -3,7 +3,8 @@
 What it promises (client-go's workqueue, util/workqueue/queue.go, is the model):
 - a key that is added while it waits is worked once; added while it is worked, once more afterwards;
 - a failed key comes back after its own back-off with jitter; others are not held up by it;
-- keys that are due later cost nothing until then, however many there are.
+- keys that are due later cost nothing until then, however many there are;
+- what somebody waits for (`first`) is worked before everything that can wait.
 """
 
 import asyncio
@@ -29,6 +30,8 @@ class WorkQueue(Generic[K]):
 
     def __init__(self, *, clock: Callable[[], datetime], jitter: Callable[[], float]) -> None:
         self._clock, self._jitter = clock, jitter
+        # A key that becomes urgent while it waits is in both; whichever turn comes first takes it out of `_waiting`.
+        self._urgent: deque[K] = deque()
         self._ready: deque[K] = deque()
         self._waiting: set[K] = set()
         self._running: set[K] = set()
@@ -40,14 +43,14 @@ class WorkQueue(Generic[K]):
         self._some_ready = asyncio.Event()
         self._sooner = asyncio.Event()
 
-    def add(self, key: K) -> None:
-        """Work on `key` as soon as may be."""
+    def add(self, key: K, *, first: bool = False) -> None:
+        """Work on `key` as soon as may be; `first`: before all keys that were added without it."""
         self._due.pop(key, None)
         if key in self._running:
             self._again.add(key)
-        elif key not in self._waiting:
+        elif first or key not in self._waiting:
             self._waiting.add(key)
-            self._ready.append(key)
+            (self._urgent if first else self._ready).append(key)
             self._some_ready.set()
 
     def add_at(self, key: K, due: datetime) -> None:
@@ -64,7 +67,7 @@ class WorkQueue(Generic[K]):
     @property
     def depth(self) -> int:
         """Keys that could be worked on now, or are being worked on."""
-        return len(self._ready) + len(self._running)
+        return len(self._waiting) + len(self._running)
 
     @property
     def scheduled(self) -> int:
@@ -90,10 +93,12 @@ class WorkQueue(Generic[K]):
 
     async def _work(self, work: Callable[[K], Awaitable[datetime | None]]) -> None:
         while True:
-            while not self._ready:
+            while not (self._urgent or self._ready):
                 self._some_ready.clear()
                 await self._some_ready.wait()
-            key = self._ready.popleft()
+            key = (self._urgent or self._ready).popleft()
+            if key not in self._waiting:
+                continue
             self._waiting.discard(key)
             self._running.add(key)
             failures = self._failures.get(key, 0)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ca.demand import Account, Demand
 from ca.edge import Edge
@@ -39,6 +39,13 @@ class Task(Enum):
 
 Key = Account | BundleOf | ServingOf | Task
 
+
+class Add(Protocol):
+    """Takes a key that there is work for; `first`: a pod waits for it."""
+
+    def __call__(self, key: Key, *, first: bool = False) -> None: ...
+
+
 _AUTHORITIES: Final = frozenset({names.ROOT_SECRET, names.ISSUER_SECRET})
 
 
@@ -51,7 +58,7 @@ class Mirror:
         edge: Edge,
         demand: Demand,
         *,
-        add: Callable[[Key], None],
+        add: Add,
         known: Callable[[Account, str], bool],
         pod_seen: Callable[[str, Pod | None], None],
         jitter: Callable[[], float],
@@ -150,8 +157,7 @@ class Mirror:
 
     def add_everything(self) -> None:
         """After a change of trust, and at the start."""
-        for account in {*self._accounts_by_secret.values(), *self._demand.accounts()}:
-            self._add(account)
+        self._add_all(tuple({*self._accounts_by_secret.values(), *self._demand.accounts()}))
         for namespace in {*self._inhabitants, *(key.partition("/")[0] for key in self._bundles.store)}:
             self._add(BundleOf(namespace))
         for key in (*map(ServingOf, names.SERVING_SECRETS), *Task):
@@ -206,4 +212,10 @@ class Mirror:
 
     def _add_all(self, accounts: tuple[Account, ...]) -> None:
         for account in accounts:
-            self._add(account)
+            self._add(account, first=self._is_awaited(account))
+
+    def _is_awaited(self, account: Account) -> bool:
+        """True for an identity that is missing while a pod is there to mount it: the kubelet mounts what it finds a
+        second after the pod was made, and looks again a minute later."""
+        secret = f"{account.namespace}/{names.identity_secret_name(account.name)}"
+        return self._demand.used(account) and secret not in self._accounts_by_secret

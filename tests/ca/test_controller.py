@@ -77,6 +77,24 @@ async def test_the_account_of_a_pod_that_is_injected_or_asks_to_be_gets_an_ident
 
 
 @virtual
+async def test_identities_that_pods_wait_for_are_issued_before_the_rest() -> None:
+    cluster = shop()
+    for number in range(100):
+        cluster.account("shop", f"idle-{number:03}")
+    cluster.account("shop", "zebra")
+    cluster.pod("shop", "zebra-0", "zebra", sidecar=True, phase="Pending")
+    async with cluster.leading():
+        made = [path for method, path in cluster.api.requests if method == "POST" and path.endswith("/secrets")]
+        assert len(made) > 100
+        versions = {
+            account: int(secret.metadata.resource_version)
+            for account in ("web", "zebra", *(f"idle-{number:03}" for number in range(100)))
+            if (secret := cluster.secret("shop", account))
+        }
+        assert min(versions, key=versions.__getitem__) == "zebra"
+
+
+@virtual
 async def test_every_namespace_with_an_identity_has_the_trust_bundle_and_no_other_has() -> None:
     cluster = shop()
     cluster.namespace("plain")

@@ -118,6 +118,24 @@ async def test_a_failing_key_does_not_hold_up_others() -> None:
 
 
 @virtual
+async def test_what_somebody_waits_for_is_worked_before_all_that_can_wait_and_once() -> None:
+    bench = Bench(workers=1)
+    for key in "abc":
+        bench.queue.add(key)
+    # One that waits already, and one that is new.
+    bench.queue.add("c", first=True)
+    bench.queue.add("d", first=True)
+    bench.queue.add("a", first=True)
+    assert bench.queue.depth == 4
+    await bench.for_seconds(1)
+    assert [key for key, _ in bench.done] == ["c", "d", "a", "b"]
+    bench.queue.add("c")
+    await bench.for_seconds(1)
+    assert [key for key, _ in bench.done] == ["c", "d", "a", "b", "c"]
+    assert bench.queue.depth == 0
+
+
+@virtual
 async def test_a_thousand_keys_that_are_due_later_cost_one_timer() -> None:
     bench = Bench()
     for number in range(1000):

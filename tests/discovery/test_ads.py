@@ -114,13 +114,19 @@ def client_leaf(name: str = "client") -> Leaf:
     return AUTHORITY.leaf(identity(name))
 
 
-async def refused(proxy_: Proxy) -> grpc.StatusCode:
-    with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
-        await proxy_.ask(CLUSTER)
+async def refused(proxy_: Proxy, *, unasked: bool = False) -> grpc.StatusCode:
+    """The status of a stream that must end without an answer; `unasked`: before the proxy has said anything.
+
+    grpc.aio 1.85.3: a write that meets a stream which has just ended makes its status INTERNAL, whatever the server
+    said (`set_internal_error` in `aio/_call.py`). So nothing is written to a server that does not wait for it.
+    """
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        if not unasked:
+            await proxy_.ask(CLUSTER)
         async with asyncio.timeout(TIMEOUT_S):
-            await proxy_.call.read()
+            assert await proxy_.call.read() is grpc.aio.EOF
         raise grpc.aio.AioRpcError(await proxy_.call.code(), grpc.aio.Metadata(), grpc.aio.Metadata())
-    return await proxy_.call.code()
+    return ended.value.code()
 
 
 async def test_a_proxy_gets_everything_meshed_and_its_own_ports(state: State, tmp_path: Path) -> None:
@@ -188,8 +194,9 @@ async def test_whoever_is_not_the_pod_at_its_address_is_refused_and_counted(  # 
     state: State, tmp_path: Path, case: str, leaf: Leaf, node: str, reason: str
 ) -> None:
     before = REFUSED.labels(reason)._value.get()
+    by_certificate = reason in ("foreign_identity", "no_certificate")
     async with serving(state, tmp_path) as server, proxy(server, leaf, node=node) as client:
-        assert await refused(client) is grpc.StatusCode.PERMISSION_DENIED, case
+        assert await refused(client, unasked=by_certificate) is grpc.StatusCode.PERMISSION_DENIED, case
     assert REFUSED.labels(reason)._value.get() == before + 1
 
 
@@ -201,7 +208,7 @@ async def test_without_a_certificate_of_the_mesh_there_is_no_connection(
     state: State, tmp_path: Path, case: str, leaf: Leaf | None
 ) -> None:
     async with serving(state, tmp_path) as server, proxy(server, leaf) as client:
-        assert await refused(client) is grpc.StatusCode.UNAVAILABLE, case
+        assert await refused(client, unasked=True) is grpc.StatusCode.UNAVAILABLE, case
 
 
 async def test_an_address_that_is_reported_late_is_waited_for(state: State, tmp_path: Path) -> None:
