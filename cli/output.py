@@ -37,6 +37,16 @@ def result(text: str) -> None:
     sys.stdout.buffer.flush()
 
 
+def harmless(text: str, limit: int = 120) -> str:
+    """`text` from the wire for a terminal: one line, no control or invisible character, at most `limit` characters.
+
+    What is not printable (escape sequences, line breaks, marks that reverse the direction of writing, lone surrogates)
+    is shown as `\\x1b` or `\\u202e`, so it can neither act on the terminal nor pass for something else.
+    """
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+
+
 def paint(text: str, colour: str, *, stream_is_terminal: bool) -> str:
     """Coloured for a terminal, unless NO_COLOR (no-color.org) says otherwise."""
     if not stream_is_terminal or os.environ.get("NO_COLOR"):
