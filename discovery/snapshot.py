@@ -189,17 +189,19 @@ def _plans(
         # kube-proxy sends an IPv6 ClusterIP to IPv6 endpoints only, so the second family is a cluster of its own.
         version = ip_address(address).version
         backends = backends_of(slices, port.name, families=(f"IPv{version}",))
-        endpoints = tuple(_endpoint(backend, pods) for backend in backends)
+        endpoints = tuple(_endpoint(backend, pods, service.metadata.namespace) for backend in backends)
         name = f"{key}:{port.port}" + (f"/v{version}" if position else "")
         yield PortPlan(name, (key,), address, port.port, protocol, endpoints)
 
 
-def _endpoint(backend: Backend, pods: Mapping[str, PodFacts]) -> Endpoint:
+def _endpoint(backend: Backend, pods: Mapping[str, PodFacts], namespace: str) -> Endpoint:
     """By address, never by the slice's targetRef: a hand-written slice must not decide whose certificate is due."""
     pod = pods.get(backend.address)
     if pod is None or not pod.meshed:
         return Endpoint(backend.address, backend.port, reason=Plaintext.NOT_MESHED)
-    if backend.port in names.RESERVED_PORTS or backend.port in pod.skipped:
+    # A Service of another namespace opens no port of the pod (`World`), so 15108 would refuse what it does not declare.
+    closed = pod.namespace != namespace and backend.port not in dict(pod.ports)
+    if closed or backend.port in names.RESERVED_PORTS or backend.port in pod.skipped:
         return Endpoint(backend.address, backend.port, reason=Plaintext.SKIPPED_PORT)
     return Endpoint(backend.address, backend.port, pod.identity, pod.strict)
 

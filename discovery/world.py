@@ -186,8 +186,16 @@ class World:
         yield Planned(f"pod/{key}", after)
 
     def _targets_of(self, pod: PodFacts) -> Iterator[tuple[str, Target]]:
+        """Those of Services in the pod's own namespace, which alone may select it.
+
+        Whoever may write EndpointSlices elsewhere can name any address, and would otherwise open ports of other
+        namespaces' pods to the mesh, or break connections to them by saying what they speak.
+        """
+        prefix = f"{pod.namespace}/"
         for address in pod.addresses:
             for service, targets in self._targets.get(address, {}).items():
+                if not service.startswith(prefix):
+                    continue
                 for target in targets:
                     yield service, target
 

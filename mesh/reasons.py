@@ -14,7 +14,9 @@ class Plaintext(StrEnum):
 
     # Known beforehand.
     NOT_MESHED = "not_meshed"  # nothing of ours runs at that address
-    SKIPPED_PORT = "skipped_port"  # the server's pod asked to leave this port alone, or it is one of ours
+    # The server's pod asked to leave this port alone, it is one of ours, or a Service of another namespace names a port
+    # that the pod does not declare.
+    SKIPPED_PORT = "skipped_port"
     # A meshed peer that could not be reached by TLS: the fallback of optional mode.
     TLS_FAILED = "tls_failed"  # one of the four below; the endpoint alone cannot tell which
     NO_IDENTITY_CLIENT = "no_identity_client"  # upstream_context_secrets_not_ready counts

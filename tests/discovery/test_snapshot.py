@@ -7,11 +7,13 @@ import pytest
 from discovery.inbound import reachable_ports
 from discovery.kinds import ServicePort, SlicePort
 from discovery.protocols import Protocol
-from discovery.snapshot import Endpoint, plan_pod, plan_service, pod_facts
+from discovery.snapshot import Endpoint, PortPlan, plan_pod, plan_service, pod_facts
 from discovery.unsupported import Unsupported
+from discovery.world import World
 from mesh import names
 from mesh.pod import Pod
 from mesh.reasons import Plaintext
+from tests.discovery.cluster import put
 from tests.discovery.objects import CONFIG, endpoint, endpoint_slice, identity, namespace, pod, service
 
 
@@ -150,6 +152,31 @@ def test_ports_of_ours_and_skipped_ports_are_plaintext_with_their_reason() -> No
     ours = endpoint_slice("web", "10.0.0.1", ports=(SlicePort(port=15120),))
     found = plan_service(service("web", "10.96.0.1"), [ours], addresses(pod("a", "10.0.0.1")), CONFIG)
     assert found.ports[0].endpoints[0].reason is Plaintext.SKIPPED_PORT
+
+
+def test_a_hand_written_slice_of_another_namespace_neither_opens_a_port_nor_says_what_it_speaks() -> None:
+    world = World(CONFIG)
+    put(
+        world,
+        pod("db-0", "10.0.0.1", service_account="db", ports=((5000, "odd"),)),
+        service("evil", "10.96.0.1", namespace="evil", ports=(
+            ServicePort(port=5000, app_protocol="http"), ServicePort(port=9999, name="hidden"),
+        )),
+        endpoint_slice("evil", "10.0.0.1", namespace="evil", ports=(
+            SlicePort(port=5000), SlicePort(name="hidden", port=9999),
+        )),
+    )  # fmt: skip
+    found: dict[str, PortPlan] = {}
+    while world.stale:
+        found |= {plan.name: plan for planned in world.step(5) for plan in planned.ports}
+    victim = world.pod("shop/db-0")
+    assert victim
+    assert world.inbound_ports(victim) == (5000,)
+    assert found["pod/10.0.0.1:5000"].protocol is Protocol.TCP
+    assert "pod/10.0.0.1:9999" not in found
+    # Through the Service itself: what the pod declares by mutual TLS, the other port as before, without.
+    assert found["evil/evil:5000"].endpoints == (Endpoint("10.0.0.1", 5000, identity("db")),)
+    assert found["evil/evil:9999"].endpoints == (Endpoint("10.0.0.1", 9999, reason=Plaintext.SKIPPED_PORT),)
 
 
 def test_a_meshed_pods_addresses_are_planned_with_what_services_say_about_them() -> None:
