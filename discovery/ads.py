@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,12 +10,13 @@ import grpc
 import grpc.aio
 import structlog
 
+from discovery.callers import Callers, Context
 from discovery.credentials import ServerCredentials
 from discovery.errors import PeerError, Refusal
 from discovery.metrics import PUSHED, REFUSED, REJECTED, STREAMS, STREAMS_OPENED, short
-from discovery.peers import authenticate, caller_of, peer_address
 from discovery.requests import Request, parse_request
-from discovery.snapshot import PodFacts
+from discovery.sink import METHOD as SINK_METHOD
+from discovery.sink import Consumer, Sink
 from discovery.state import State
 from discovery.streams import Stream, Streams
 from discovery.tls import Mode
@@ -28,8 +29,6 @@ INITIAL_SYNCS: Final = 8
 # Seconds a proxy may take to say who it is, and to take in one answer.
 FIRST_REQUEST_S: Final = 10.0
 WRITE_S: Final = 30.0
-# Seconds for which an address that no pod has yet is waited for: the kubelet reports it about a second late.
-ADDRESS_S: Final = 5.0
 # How often removals that wait for their time are looked at.
 SWEEP_S: Final = 1.0
 
@@ -52,7 +51,8 @@ _log: Final = structlog.get_logger("discovery")
 class Server:
     """Serves `state` once `start` is called, which must not be before the state is synced.
 
-    `date` tells the time of certificates (UTC), `clock` seconds that only grow.
+    `date` tells the time of certificates (UTC), `clock` seconds that only grow; `consumers` take the proxies' access
+    logs, by log name.
     """
 
     def __init__(
@@ -64,13 +64,16 @@ class Server:
         date: Callable[[], datetime],
         address: str = f"[::]:{names.XDS_PORT}",
         clock: Callable[[], float] = time.monotonic,
+        consumers: Mapping[str, Consumer] | None = None,
     ) -> None:
-        self._state, self._trust_domain, self._clock, self._date = state, trust_domain, clock, date
+        self._state, self._clock, self._date = state, clock, date
+        self._callers = Callers(state, trust_domain, date=date, clock=clock)
+        self.sink = Sink(self._callers, consumers or {}, clock=clock)
         self.credentials = credentials
         self.streams = Streams(state)
         self._initial = asyncio.Semaphore(INITIAL_SYNCS)
         self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers((_Handler(self._delta),))
+        self._server.add_generic_rpc_handlers((_Handler(self._delta, self.sink.stream),))
         self.port = self._server.add_secure_port(address, credentials.server_credentials())
 
     async def start(self) -> None:
@@ -96,7 +99,7 @@ class Server:
                 if stream.caller.not_after <= date:
                     stream.end()
 
-    async def _delta(self, requests: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _delta(self, requests: AsyncIterator[Request], context: Context) -> None:
         try:
             stream, first = await self._open(requests, context)
         except PeerError as error:
@@ -117,34 +120,16 @@ class Server:
             self.streams.remove(stream)
             STREAMS.dec()
 
-    async def _open(
-        self, requests: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> tuple[Stream, Request]:
-        address = peer_address(context.peer())
-        (pem,) = context.auth_context().get("x509_pem_cert") or (b"",)
-        caller = caller_of(bytes(pem), self._trust_domain)
+    async def _open(self, requests: AsyncIterator[Request], context: Context) -> tuple[Stream, Request]:
+        peer = self._callers.peer_of(context)
         try:
             async with asyncio.timeout(FIRST_REQUEST_S):
                 first = await anext(requests)
         except (TimeoutError, StopAsyncIteration):
-            raise PeerError(Refusal.OTHER_POD, f"{address} did not say which proxy it is", retry=True) from None
-        pod = await self._pod(caller.identity, address, first.node_id)
+            raise PeerError(Refusal.OTHER_POD, f"{peer.address} did not say which proxy it is", retry=True) from None
+        pod = await self._callers.pod_of(peer, first.node_id)
         mode = Mode.STRICT if first.mode == Mode.STRICT.value else Mode.OPTIONAL
-        return Stream(pod, caller, address, mode, self._state), first
-
-    async def _pod(self, identity: str, address: str, node_id: str) -> PodFacts:
-        deadline = self._clock() + ADDRESS_S
-        while True:
-            try:
-                return authenticate(identity, address, node_id, self._state.world)
-            except PeerError as error:
-                if not error.retry or self._clock() >= deadline:
-                    raise
-            try:
-                async with asyncio.timeout(max(0.0, deadline - self._clock())):
-                    await self._state.worked()
-            except TimeoutError:
-                continue
+        return Stream(pod, peer.caller, peer.address, mode, self._state), first
 
     async def _read(self, requests: AsyncIterator[Request], stream: Stream) -> None:
         try:
@@ -162,7 +147,7 @@ class Server:
         finally:
             stream.end()
 
-    async def _write(self, stream: Stream, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _write(self, stream: Stream, context: Context) -> None:
         while True:
             await stream.wake.wait()
             stream.wake.clear()
@@ -180,7 +165,7 @@ class Server:
                 return
 
 
-async def _send(messages: list[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+async def _send(messages: list[bytes], context: Context) -> None:
     for message in messages:
         async with asyncio.timeout(WRITE_S):
             await context.write(message)
@@ -188,17 +173,20 @@ async def _send(messages: list[bytes], context: grpc.aio.ServicerContext[Any, An
 
 
 class _Handler(grpc.GenericRpcHandler):
-    """One method; answers are bytes already."""
+    """Two methods; their answers are bytes already, and so is what the sink reads."""
 
-    def __init__(self, delta: Callable[..., Any]) -> None:
-        self._delta = grpc.stream_stream_rpc_method_handler(
-            delta,
-            request_deserializer=parse_request,
-            response_serializer=_as_it_is,
-        )
+    def __init__(self, delta: Callable[..., Any], sink: Callable[..., Any]) -> None:
+        self._methods = {
+            METHOD: grpc.stream_stream_rpc_method_handler(
+                delta, request_deserializer=parse_request, response_serializer=_as_it_is
+            ),
+            SINK_METHOD: grpc.stream_unary_rpc_method_handler(
+                sink, request_deserializer=_as_it_is, response_serializer=_as_it_is
+            ),
+        }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        return self._delta if handler_call_details.method == METHOD else None
+        return self._methods.get(handler_call_details.method)
 
 
 def _as_it_is(message: bytes) -> bytes:

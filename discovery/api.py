@@ -12,6 +12,7 @@ Message: TypeAlias = Any
 
 accesslog_pb2: Final[Any] = importlib.import_module("envoy.config.accesslog.v3.accesslog_pb2")
 address_pb2: Final[Any] = importlib.import_module("envoy.config.core.v3.address_pb2")
+als_pb2: Final[Any] = importlib.import_module("envoy.service.accesslog.v3.als_pb2")
 any_pb2: Final[Any] = importlib.import_module("google.protobuf.any_pb2")
 backoff_pb2: Final[Any] = importlib.import_module("envoy.config.core.v3.backoff_pb2")
 base_pb2: Final[Any] = importlib.import_module("envoy.config.core.v3.base_pb2")
@@ -19,11 +20,14 @@ circuit_breaker_pb2: Final[Any] = importlib.import_module("envoy.config.cluster.
 cluster_pb2: Final[Any] = importlib.import_module("envoy.config.cluster.v3.cluster_pb2")
 common_pb2: Final[Any] = importlib.import_module("envoy.extensions.transport_sockets.tls.v3.common_pb2")
 config_source_pb2: Final[Any] = importlib.import_module("envoy.config.core.v3.config_source_pb2")
+custom_tag_pb2: Final[Any] = importlib.import_module("envoy.type.tracing.v3.custom_tag_pb2")
 discovery_pb2: Final[Any] = importlib.import_module("envoy.service.discovery.v3.discovery_pb2")
 duration_pb2: Final[Any] = importlib.import_module("google.protobuf.duration_pb2")
 endpoint_components_pb2: Final[Any] = importlib.import_module("envoy.config.endpoint.v3.endpoint_components_pb2")
 endpoint_pb2: Final[Any] = importlib.import_module("envoy.config.endpoint.v3.endpoint_pb2")
 extension_pb2: Final[Any] = importlib.import_module("envoy.config.core.v3.extension_pb2")
+grpc_loggers_pb2: Final[Any] = importlib.import_module("envoy.extensions.access_loggers.grpc.v3.als_pb2")
+grpc_service_pb2: Final[Any] = importlib.import_module("envoy.config.core.v3.grpc_service_pb2")
 hcm_pb2: Final[Any] = importlib.import_module(
     "envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2"
 )

@@ -29,6 +29,7 @@ from discovery.api import (
 )
 from discovery.clusters import preserve_case, u32
 from discovery.endpoints import socket_address
+from discovery.loggers import http_tap, tcp_tap
 from discovery.protocols import Protocol
 from discovery.statistics import http_statistics, tcp_statistics
 from discovery.tls import ALPN_TCP, packed
@@ -89,7 +90,7 @@ def _tcp_chain(cluster: str) -> Message:
         # may still be given the same one (1 connection in 8 failed under load).
         max_connect_attempts=u32(6),
         backoff_options=_backoff(0.02, 0.1),
-        access_log=[tcp_statistics()],
+        access_log=[tcp_statistics(), tcp_tap()],
     )
     return listener_components_pb2.FilterChain(
         name="tcp",
@@ -171,7 +172,7 @@ def _transparent() -> Message:
                 name="envoy.filters.http.router", typed_config=packed(router_pb2.Router(suppress_envoy_headers=True))
             )
         ],
-        access_log=[http_statistics()],
+        access_log=[http_statistics(), http_tap()],
     )
 
 

@@ -16,6 +16,15 @@ STALE: Final = Gauge("autotls_discovery_stale_objects", "Objects changed and not
 UNSUPPORTED: Final = Gauge(
     "autotls_discovery_unsupported_service", "1 for each Service left to kube-proxy", ["namespace", "service", "reason"]
 )
+SINK_STREAMS: Final = Gauge("autotls_discovery_access_log_streams", "Access-log streams that are open")
+SINK_REFUSED: Final = Counter(
+    "autotls_discovery_refused_access_log_streams", "Access-log streams refused, by reason", ["reason"]
+)
+SINK_ENTRIES: Final = Counter(
+    "autotls_discovery_access_log_entries",
+    "Access-log entries by log and fate (read; lost: came too fast; unwanted: nobody asked)",
+    ["log", "fate"],
+)
 CERTIFICATE_LOADS: Final = Counter(
     "autotls_discovery_certificate_loads", "Serving certificate files taken up or refused", ["outcome"]
 )

@@ -21,13 +21,12 @@ from discovery.metrics import REFUSED
 from discovery.own import DIAL_V4, RUNTIME_LAYER
 from discovery.resources import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, RUNTIME
 from discovery.state import State
-from mesh.spiffe import TrustDomain
-from tests.discovery.certificates import SERVER_NAME, ControlPlaneAuthority, now_utc
+from tests.discovery.certificates import ControlPlaneAuthority, now_utc
 from tests.discovery.cluster import put
 from tests.discovery.objects import CONFIG, endpoint_slice, identity, pod, service
+from tests.discovery.serving import AUTHORITY, channel, client_leaf, serving
 from tests.proxy.certificates import Leaf, swap_identity
 
-AUTHORITY = ControlPlaneAuthority()
 NODE = "client.shop"
 TIMEOUT_S = 10
 
@@ -43,24 +42,6 @@ def state() -> State:
         endpoint_slice("web", "10.0.0.10"),
     )
     return state
-
-
-@asynccontextmanager
-async def serving(state: State, folder: Path) -> AsyncIterator[Server]:
-    swap_identity(folder, AUTHORITY.server().files())
-    credentials = ServerCredentials(folder)
-    credentials.load()
-    server = Server(state, TrustDomain("cluster.local"), credentials, date=now_utc, address="[::]:0")
-    tasks = [asyncio.create_task(state.run()), asyncio.create_task(server.sweep())]
-    while state.world.stale:
-        await state.worked()
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop(0)
-        for task in tasks:
-            task.cancel()
 
 
 class Proxy:
@@ -97,21 +78,14 @@ class Proxy:
 async def proxy(
     server: Server, leaf: Leaf | None, *, address: str = "127.0.0.1", node: str = NODE
 ) -> AsyncIterator[Proxy]:
-    files = (leaf.key, leaf.certificate) if leaf else (None, None)
-    credentials = grpc.ssl_channel_credentials(AUTHORITY.pem, *files)
-    options = (("grpc.ssl_target_name_override", SERVER_NAME),)
-    async with grpc.aio.secure_channel(f"{address}:{server.port}", credentials, options) as channel:
-        call = channel.stream_stream(
+    async with channel(server, leaf, address=address) as opened:
+        call = opened.stream_stream(
             METHOD,
             request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
             response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
         )()
         yield Proxy(call, node)
         call.cancel()
-
-
-def client_leaf(name: str = "client") -> Leaf:
-    return AUTHORITY.leaf(identity(name))
 
 
 async def refused(proxy_: Proxy, *, unasked: bool = False) -> grpc.StatusCode:
