@@ -56,8 +56,8 @@ class Round(NamedTuple):
 @contextmanager
 def started(kind: str, folder: Path) -> Generator[Server]:
     """A running server of `kind`, ended on exit."""
-    port, health_port = free_port(), free_port()
-    command = [sys.executable, "-m", "bench.webhook_server", kind, str(port), str(health_port), str(folder)]
+    port = free_port()
+    command = [sys.executable, "-m", "bench.webhook_server", kind, str(port), str(folder)]
     with (folder / f"{kind}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:

@@ -1,4 +1,4 @@
-"""The servers that `bench.webhook` measures: `webhook|baseline PORT HEALTH_PORT CERTIFICATES`.
+"""The servers that `bench.webhook` measures: `webhook|baseline PORT CERTIFICATES`.
 
 `webhook` is the real application in the real server (webhook.server.serve) with a fixed view of a cluster; only
 the API server is missing. `baseline` is what a tutorial would write: a FastAPI route that returns a fixed patch.
@@ -20,10 +20,10 @@ from mesh.kubelet import KubeletVersion
 from mesh.pod import Namespace, ObjectMeta
 from mesh.review import decode_review
 from mesh.spiffe import TrustDomain
+from process.health import Readiness
 from process.logs import configure_logs
 from webhook.app import build_app
 from webhook.decision import Inject, decide
-from webhook.health import Readiness
 from webhook.patch import build_encoded_patch
 from webhook.server import Listen, serve
 from webhook.tls import ServingCertificate
@@ -57,13 +57,13 @@ class Empty:
         await send({"type": "http.response.body", "body": b""})
 
 
-def _webhook(port: int, health_port: int, certificates: Path) -> None:
+def _webhook(port: int, certificates: Path) -> None:
     configure_logs()
     app = build_app(MeshConfig(), FixedCluster())
     app.add_route("/empty", Empty(), methods=["POST"])  # pyright: ignore[reportArgumentType]
     certificate = ServingCertificate(certificates)
     certificate.load()
-    listen = Listen(host="127.0.0.1", port=port, health_port=health_port, drain_s=0)
+    listen = Listen(host="127.0.0.1", port=port, drain_s=0)
     readiness = Readiness({"certificate": lambda: certificate.loaded})
     uvloop.run(serve(app, certificate, readiness, {"certificate": certificate.watch()}, listen=listen))
 
@@ -111,8 +111,8 @@ def patch_of_this_size() -> bytes:
 
 
 if __name__ == "__main__":
-    kind, port, health_port, folder = sys.argv[1:]
+    kind, port, folder = sys.argv[1:]
     if kind == "webhook":
-        _webhook(int(port), int(health_port), Path(folder))
+        _webhook(int(port), Path(folder))
     else:
         _baseline(int(port), Path(folder))

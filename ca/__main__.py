@@ -16,13 +16,13 @@ import structlog
 import uvloop
 
 from ca.controller import Controller, make_controller
-from ca.health import serve_health
 from kube.client import connect
 from kube.errors import KubeconfigError
 from kube.lease import Elector, LeaseTiming
 from mesh import names
 from mesh.config import ConfigError, MeshConfig, parse_duration
 from process.config import EXIT_CONFIGURATION, configured, port_of
+from process.health import Health
 from process.logs import configure_logs
 
 _log: Final = structlog.get_logger("ca")
@@ -69,17 +69,17 @@ async def _run(config: MeshConfig, pod: str, health_port: int) -> None:
             terms[:] = [make_controller(elector.fenced(api), api, config, instance=pod)]
             await terms[0].run()
 
-        def unready() -> str:
+        def missing() -> tuple[str, ...]:
             # A standby is ready when there is somebody to stand by for: `helm install --wait` must not end before
             # the registrations have their caBundle, or the first pods would be admitted without a sidecar.
             if elector.is_leader and terms:
-                return terms[0].unready
-            return "" if elector.follows_leader else "no leader was seen at work yet"
+                return (terms[0].unready,) if terms[0].unready else ()
+            return () if elector.follows_leader else ("no leader was seen at work yet",)
 
         # What is there now stays for good; without it every collection walks through all the imports.
         gc.collect()
         gc.freeze()
-        async with serve_health(health_port, unready=unready), asyncio.TaskGroup() as group:
+        async with Health(missing).served(health_port), asyncio.TaskGroup() as group:
             leading = group.create_task(elector.run(work), name="election")
             await stop.wait()
             _log.info("stopping")

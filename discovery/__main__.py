@@ -17,7 +17,6 @@ import structlog
 from discovery.ads import Server
 from discovery.credentials import ServerCredentials
 from discovery.errors import CredentialsError
-from discovery.health import Health
 from discovery.state import State
 from kube.client import connect
 from kube.errors import KubeconfigError
@@ -25,6 +24,7 @@ from mesh import names
 from mesh.config import ConfigError, MeshConfig
 from mesh.spiffe import TrustDomain
 from process.config import EXIT_CONFIGURATION, configured, port_of
+from process.health import Health
 from process.logs import configure_logs
 
 CERTIFICATE_FOLDER: Final = Path("/var/run/secrets/autotls.io/discovery")
@@ -52,8 +52,7 @@ async def run(config: MeshConfig, folder: Path, health_port: int) -> None:
         }
         return tuple(name for name, holds in conditions.items() if not holds)
 
-    health = await Health(missing).serve(health_port)
-    async with connect() as api, asyncio.TaskGroup() as group:
+    async with Health(missing).served(health_port), connect() as api, asyncio.TaskGroup() as group:
         state.mirror(api)
         tasks = [
             group.create_task(state.run_reflectors(), name="reflectors"),
@@ -65,7 +64,6 @@ async def run(config: MeshConfig, folder: Path, health_port: int) -> None:
         await tasks.pop()
         for task in tasks:
             task.cancel()
-    health.close()
 
 
 async def _serve(

@@ -1,1 +1,1 @@
-"""What every process of the control plane does in the same way: read its configuration, write its log."""
+"""What every process of the control plane does in the same way: configuration, log, health port."""

@@ -18,14 +18,16 @@ from kube.errors import KubeconfigError
 from mesh import names
 from mesh.config import ConfigError, MeshConfig
 from process.config import EXIT_CONFIGURATION, configured
+from process.health import Health, Readiness
 from process.logs import configure_logs
 from webhook.app import build_app
-from webhook.health import Readiness
 from webhook.server import DRAIN_S, Listen, serve
 from webhook.sources import MirroredCluster
 from webhook.tls import ServingCertificate
 
 CERTIFICATE_DIRECTORY: Final = "/var/run/secrets/autotls.io/webhook"
+# As uvicorn ends when the webhook's own port is taken.
+EXIT_PORT: Final = 3
 _log: Final = structlog.get_logger("webhook")
 
 
@@ -39,6 +41,9 @@ def main() -> int:
     except (ConfigError, KubeconfigError) as error:
         _log.error("configuration_refused", error=str(error))
         return EXIT_CONFIGURATION
+    except OSError as error:
+        _log.error("port_refused", error=str(error))
+        return EXIT_PORT
     return 0
 
 
@@ -60,16 +65,16 @@ async def _run(config: MeshConfig, certificate_directory: Path, listen: Listen) 
     certificate = ServingCertificate(certificate_directory)
     async with connect() as api:
         cluster = MirroredCluster(api)
-        readiness = Readiness(
-            {"certificate": lambda: certificate.loaded, "namespaces": lambda: cluster.synced},
-        )
-        background = {
-            "certificate": certificate.watch(),
-            "namespaces": cluster.run_namespaces(),
-            "nodes": cluster.run_nodes(),
-        }
-        app = build_app(config, cluster, draining=lambda: readiness.stopping)
-        await serve(app, certificate, readiness, background, listen=listen)
+        readiness = Readiness({"certificate": lambda: certificate.loaded, "namespaces": lambda: cluster.synced})
+        health = Health(readiness.missing).served(listen.health_port, listen.host or None)
+        async with health:
+            background = {
+                "certificate": certificate.watch(),
+                "namespaces": cluster.run_namespaces(),
+                "nodes": cluster.run_nodes(),
+            }
+            app = build_app(config, cluster, draining=lambda: readiness.stopping)
+            await serve(app, certificate, readiness, background, listen=listen)
 
 
 if __name__ == "__main__":

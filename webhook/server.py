@@ -1,4 +1,4 @@
-"""Two uvicorn servers in one loop, stopped by us: uvicorn's own signal handling would end the siblings."""
+"""The webhook's server and what runs beside it, stopped by us: uvicorn's own signal handling would end the siblings."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from mesh import names
-from webhook.health import Readiness, build_health_app
+from process.health import Readiness
 from webhook.tls import ServingCertificate
 
 # Longer than the 90 s for which Go's client keeps an idle connection: the API server closes first, so it never
@@ -57,14 +57,10 @@ async def serve(
     A fault of any part ends all of them: Kubernetes starts the process anew.
     """
     stop, hurry = _signals()
-    web = _Server(_config(app, listen, certificate=certificate))
-    health = _Server(_config(build_health_app(readiness), listen))
+    web = _Server(_config(app, listen, certificate))
     async with asyncio.TaskGroup() as group:
         helpers = [group.create_task(work, name=name) for name, work in background.items()]
-        servers = [
-            group.create_task(web.serve(), name="webhook"),
-            group.create_task(health.serve(), name="health"),
-        ]
+        serving = group.create_task(web.serve(), name="webhook")
         # What is there now stays for good; without it every collection walks through all the imports.
         gc.collect()
         gc.freeze()
@@ -74,8 +70,7 @@ async def serve(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(hurry.wait(), listen.drain_s)
         web.should_exit = True
-        await servers[0]
-        health.should_exit = True
+        await serving
         for helper in helpers:
             helper.cancel()
 
@@ -93,11 +88,11 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
     return stop, hurry
 
 
-def _config(app: Any, listen: Listen, *, certificate: ServingCertificate | None = None) -> uvicorn.Config:
+def _config(app: Any, listen: Listen, certificate: ServingCertificate) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=listen.host,
-        port=listen.port if certificate else listen.health_port,
+        port=listen.port,
         http="httptools",
         ws="none",
         lifespan="off",
@@ -108,5 +103,5 @@ def _config(app: Any, listen: Listen, *, certificate: ServingCertificate | None 
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
-        ssl_context_factory=(lambda _config, _default: certificate.server_context()) if certificate else None,
+        ssl_context_factory=lambda _config, _default: certificate.server_context(),
     )

@@ -1,15 +1,11 @@
 """What is applied to registrations, and the port for the kubelet."""
 
 import json
-import socket
 
-import aiohttp
 import msgspec
 import pytest
 
-from ca import metrics
 from ca.errors import AuthorityError
-from ca.health import serve_health
 from ca.registration import ca_bundle_patch, holds, strict_registration
 from ca.secret import Owner
 from kube.kinds import MutatingWebhookConfiguration
@@ -65,26 +61,3 @@ def test_the_strict_registration_is_the_template_with_bundle_labels_and_owner() 
 def test_a_template_that_is_none_is_refused_by_name(template: str) -> None:
     with pytest.raises(AuthorityError, match="autotls-strict-registration"):
         strict_registration(template, Owner("autotls"), registration(None), BUNDLE)
-
-
-async def test_health_readiness_and_metrics_are_served() -> None:
-    metrics.ROOTS.set(2)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    waits = ["not done yet: registrations"]
-    url = f"http://127.0.0.1:{port}"
-    async with (
-        serve_health(port, unready=lambda: waits[0], host="127.0.0.1"),
-        aiohttp.ClientSession(url) as session,
-    ):
-        async with session.get("/readyz") as answer:
-            assert (answer.status, await answer.text()) == (503, "not done yet: registrations\n")
-        waits[0] = ""
-        for path in ("/healthz", "/readyz"):
-            async with session.get(path) as answer:
-                assert (answer.status, await answer.text()) == (200, "ok\n")
-        async with session.get("/metrics") as answer:
-            text = await answer.text()
-        assert "# TYPE autotls_identity_issued_total counter" in text
-        assert "\nautotls_ca_roots 2.0\n" in text

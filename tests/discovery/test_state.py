@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from discovery.health import Health
 from discovery.resources import CLUSTER, LISTENER
 from discovery.scope import EVERYWHERE
 from discovery.state import State
@@ -68,18 +67,3 @@ async def test_proxies_of_one_mode_and_reach_share_a_view_that_goes_with_the_las
         assert len(state.views()) == 1
         del one, two
         assert state.views() == []
-
-
-def test_health_says_what_is_missing_and_serves_metrics() -> None:
-    missing: list[str] = ["cluster"]
-    health = Health(lambda: tuple(missing))
-    assert health.respond(b"GET /healthz HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
-    answer = health.respond(b"GET /readyz HTTP/1.1\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert b"cluster" in answer
-    missing.clear()
-    assert health.respond(b"GET /readyz?verbose HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
-    assert b"autotls_discovery_streams" in health.respond(b"GET /metrics HTTP/1.1\r\n\r\n")
-    assert health.respond(b"GET /other HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 404 ")
-    assert health.respond(b"POST /healthz HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 405 ")
-    assert health.respond(b"\r\n\r\n").startswith(b"HTTP/1.1 405 ")

@@ -1,11 +1,11 @@
 """Health and metrics on their own port, without TLS: for the kubelet and Prometheus.
 
-A few lines over asyncio instead of a web framework: discovery needs none otherwise, and each replica would carry it.
+A few lines over asyncio instead of a web framework: most processes need none, and each replica would carry it.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -14,15 +14,42 @@ _MAX_REQUEST_BYTES: Final = 8192
 _REQUEST_S: Final = 5.0
 
 
+class Readiness:
+    """Named conditions of readiness; after `stop` never ready again, so that the endpoints forget this replica."""
+
+    def __init__(self, conditions: Mapping[str, Callable[[], bool]]) -> None:
+        self._conditions = conditions
+        self._stopping = False
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def missing(self) -> tuple[str, ...]:
+        """What keeps the process from being ready; empty when it is."""
+        if self._stopping:
+            return ("stopping",)
+        return tuple(name for name, holds in self._conditions.items() if not holds())
+
+
 class Health:
     """`/healthz` (the loop turns), `/readyz` (`missing` says what keeps it from being ready), `/metrics`."""
 
     def __init__(self, missing: Callable[[], tuple[str, ...]]) -> None:
         self._missing = missing
 
-    async def serve(self, port: int, host: str = "") -> asyncio.Server:
-        """A listening server of both families; close it to stop."""
-        return await asyncio.start_server(self._answer, host or None, port, limit=_MAX_REQUEST_BYTES)
+    @contextlib.asynccontextmanager
+    async def served(self, port: int, host: str | None = None) -> AsyncGenerator[None, None]:
+        """Answers while the block lasts, by default on every address of both families. Raises OSError when the port is
+        taken."""
+        server = await asyncio.start_server(self._answer, host, port, limit=_MAX_REQUEST_BYTES)
+        try:
+            yield
+        finally:
+            server.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
