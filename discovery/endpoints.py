@@ -1,15 +1,14 @@
 """The addresses behind a cluster: by TLS where the peer is meshed, and the plaintext way out of optional mode."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
 from discovery.api import Message, address_pb2, base_pb2, endpoint_components_pb2, endpoint_pb2, struct_pb2
 from discovery.clusters import u32
 from discovery.snapshot import Endpoint
-from discovery.statistics import METADATA, REASON
 from discovery.tls import MATCH_KEY, MATCH_VALUE, Mode
-from mesh import names
+from mesh import names, series
 from mesh.reasons import Plaintext
 
 # Envoy counts a priority as failing below 100/factor of its addresses; at the default (140) plaintext got 6-8 % of
@@ -46,11 +45,13 @@ def build_endpoints(
 
 
 def _meshed(endpoint: Endpoint) -> Message:
-    return _lb_endpoint(endpoint.address, names.INBOUND_TLS_PORT, str(endpoint.port), _tls_metadata())
+    return _lb_endpoint(
+        endpoint.address, names.INBOUND_TLS_PORT, str(endpoint.port), _metadata("", endpoint.workload, meshed=True)
+    )
 
 
 def _plain(endpoint: Endpoint, reason: Plaintext) -> Message:
-    return _lb_endpoint(endpoint.address, endpoint.port, "", _plain_metadata(reason))
+    return _lb_endpoint(endpoint.address, endpoint.port, "", _metadata(reason.value, endpoint.workload, meshed=False))
 
 
 def _lb_endpoint(address: str, port: int, hostname: str, metadata: Message) -> Message:
@@ -65,17 +66,15 @@ def socket_address(address: str, port: int) -> Message:
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
 
 
-@lru_cache(maxsize=1)
-def _tls_metadata() -> Message:
-    return _metadata("envoy.transport_socket_match", MATCH_KEY, MATCH_VALUE)
+@lru_cache(maxsize=1024)
+def _metadata(reason: str, workload: str, *, meshed: bool) -> Message:
+    """What the statistics read (mesh.series), and that the endpoint is dialled by TLS."""
+    said = {series.REASON: reason, series.DST: workload}
+    found = {series.METADATA: _struct({key: value for key, value in said.items() if value})}
+    if meshed:
+        found["envoy.transport_socket_match"] = _struct({MATCH_KEY: MATCH_VALUE})
+    return base_pb2.Metadata(filter_metadata=found)
 
 
-@lru_cache(maxsize=16)
-def _plain_metadata(reason: Plaintext) -> Message:
-    return _metadata(METADATA, REASON, reason.value)
-
-
-def _metadata(namespace: str, key: str, value: str) -> Message:
-    return base_pb2.Metadata(
-        filter_metadata={namespace: struct_pb2.Struct(fields={key: struct_pb2.Value(string_value=value)})}
-    )
+def _struct(fields: Mapping[str, str]) -> Message:
+    return struct_pb2.Struct(fields={key: struct_pb2.Value(string_value=value) for key, value in fields.items()})

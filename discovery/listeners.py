@@ -90,7 +90,7 @@ def _tcp_chain(cluster: str) -> Message:
         # may still be given the same one (1 connection in 8 failed under load).
         max_connect_attempts=u32(6),
         backoff_options=_backoff(0.02, 0.1),
-        access_log=[tcp_statistics(), tcp_tap()],
+        access_log=[*tcp_statistics(), tcp_tap()],
     )
     return listener_components_pb2.FilterChain(
         name="tcp",
@@ -172,7 +172,7 @@ def _transparent() -> Message:
                 name="envoy.filters.http.router", typed_config=packed(router_pb2.Router(suppress_envoy_headers=True))
             )
         ],
-        access_log=[http_statistics(), http_tap()],
+        access_log=[*http_statistics(), http_tap()],
     )
 
 

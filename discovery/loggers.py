@@ -18,8 +18,8 @@ from discovery.api import (
     percent_pb2,
 )
 from discovery.own import TAP
-from discovery.statistics import METADATA, REASON
 from discovery.tls import packed
+from mesh import series
 
 # The bootstrap's cluster of the control plane.
 CLUSTER: Final = "discovery"
@@ -31,7 +31,7 @@ FLUSH: Final = duration_pb2.Duration(nanos=500_000_000)
 _TAGS: Final = {
     accesslog.TAG_TLS: "%UPSTREAM_TLS_VERSION%",
     accesslog.TAG_PEER: "%UPSTREAM_PEER_URI_SAN%",
-    accesslog.TAG_REASON: f"%UPSTREAM_METADATA({METADATA}:{REASON})%",
+    accesslog.TAG_REASON: f"%UPSTREAM_METADATA({series.METADATA}:{series.REASON})%",
 }
 _HTTP_TAGS: Final = {
     accesslog.TAG_METHOD: "%REQ(:METHOD):64%",

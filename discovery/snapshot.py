@@ -20,17 +20,20 @@ from mesh.pod import ObjectMeta, Pod
 from mesh.reasons import Plaintext
 from mesh.settings import settings_for
 from mesh.spiffe import SpiffeIdError, TrustDomain
+from mesh.workload import workload_of
 
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
     """What matters about one pod. `identity` is the SPIFFE ID of its ServiceAccount; `key` is `namespace/name`.
 
+    `workload`: what operators know it by (mesh.workload).
     `meshed`: it carries our label and our sidecar runs; only then does its 15108 answer.
     """
 
     key: str
     uid: str
+    workload: str
     addresses: tuple[str, ...]
     service_account: str
     identity: str
@@ -64,6 +67,7 @@ def pod_facts(pod: Pod, namespace: ObjectMeta | None, config: MeshConfig) -> Pod
     return PodFacts(
         key=f"{metadata.namespace}/{metadata.name}",
         uid=metadata.uid,
+        workload=str(workload_of(pod)),
         addresses=_addresses(pod),
         service_account=spec.service_account,
         identity=identity,
@@ -101,13 +105,17 @@ def _container_ports(pod: Pod, opaque: PortSet) -> tuple[tuple[int, Protocol], .
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address behind a Service. `identity` is set when it is dialled by mutual TLS, `reason` when it is not."""
+    """One address behind a Service. `identity` is set when it is dialled by mutual TLS, `reason` when it is not.
+
+    `workload` is empty where no pod is known at that address.
+    """
 
     address: str
     port: int
     identity: str = ""
     strict: bool = False
     reason: Plaintext | None = None
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +205,15 @@ def _plans(
 def _endpoint(backend: Backend, pods: Mapping[str, PodFacts], namespace: str) -> Endpoint:
     """By address, never by the slice's targetRef: a hand-written slice must not decide whose certificate is due."""
     pod = pods.get(backend.address)
-    if pod is None or not pod.meshed:
+    if pod is None:
         return Endpoint(backend.address, backend.port, reason=Plaintext.NOT_MESHED)
+    if not pod.meshed:
+        return Endpoint(backend.address, backend.port, reason=Plaintext.NOT_MESHED, workload=pod.workload)
     # A Service of another namespace opens no port of the pod (`World`), so 15108 would refuse what it does not declare.
     closed = pod.namespace != namespace and backend.port not in dict(pod.ports)
     if closed or backend.port in names.RESERVED_PORTS or backend.port in pod.skipped:
-        return Endpoint(backend.address, backend.port, reason=Plaintext.SKIPPED_PORT)
-    return Endpoint(backend.address, backend.port, pod.identity, pod.strict)
+        return Endpoint(backend.address, backend.port, reason=Plaintext.SKIPPED_PORT, workload=pod.workload)
+    return Endpoint(backend.address, backend.port, pod.identity, pod.strict, workload=pod.workload)
 
 
 def _target_ports(port: ServicePort, backends: Iterable[Backend]) -> frozenset[int]:
@@ -247,7 +257,7 @@ def plan_pod(pod: PodFacts, targets: Iterable[tuple[str, Target]]) -> tuple[Port
             address=address,
             port=port,
             protocol=Protocol.TCP if port in pod.opaque else protocol,
-            endpoints=(Endpoint(address, port, pod.identity, pod.strict),),
+            endpoints=(Endpoint(address, port, pod.identity, pod.strict, workload=pod.workload),),
         )
         for (address, port), protocol in sorted(protocols.items())
         if port not in names.RESERVED_PORTS and port not in pod.skipped

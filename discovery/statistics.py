@@ -1,91 +1,91 @@
-"""What the proxies count: one access logger that turns each request or connection into labelled counters.
+"""What the proxies count: access loggers that turn each request or connection into labelled series (mesh.series)."""
 
-The labels are the contract with `stat`, `edges` and `check`: dir, proto, tls (the upstream's TLS version, empty for
-plaintext), peer (its verified SPIFFE ID), svc (the cluster: `namespace/service:port` or `pod/address:port`), reason (of
-plaintext, empty for TLS; see mesh.reasons), code.
-"""
-
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
 from discovery.api import Message, accesslog_pb2, any_pb2, stats_pb2, wrappers_pb2
 from discovery.wire import field, number_field
+from mesh import series
 
-# The namespace of the endpoints' metadata that statistics read.
-METADATA: Final = "autotls"
-REASON: Final = "reason"
-PREFIX: Final = "autotls"
-MAX_COUNTERS: Final = 2000
-MAX_HISTOGRAMS: Final = 500
+# Characters of an authority: what is longer is no name of a host (RFC 1035 2.3.4 allows 255) and costs as much memory
+# as whoever asks likes.
+MAX_AUTHORITY: Final = 64
 
-_COMMON: Final = {
-    "dir": "outbound",
-    "tls": "%UPSTREAM_TLS_VERSION%",
-    "peer": "%UPSTREAM_PEER_URI_SAN%",
+_FORMATS: Final = {
+    series.DIR: series.OUTBOUND,
+    series.TLS: "%UPSTREAM_TLS_VERSION%",
+    series.PEER: "%UPSTREAM_PEER_URI_SAN%",
     # RAW: not the alt_stat_name, which has no dots.
-    "svc": "%UPSTREAM_CLUSTER_RAW%",
-    "reason": f"%UPSTREAM_METADATA({METADATA}:{REASON})%",
+    series.SVC: "%UPSTREAM_CLUSTER_RAW%",
+    series.DST: f"%UPSTREAM_METADATA({series.METADATA}:{series.DST})%",
+    series.REASON: f"%UPSTREAM_METADATA({series.METADATA}:{series.REASON})%",
+    series.AUTHORITY: f"%REQ(:AUTHORITY):{MAX_AUTHORITY}%",
+    series.GRPC: "%GRPC_STATUS_NUMBER%",
+}
+_HTTP: Final = {**_FORMATS, series.PROTO: "%PROTOCOL%", series.CODE: "%RESPONSE_CODE%"}
+_TCP: Final = {**_FORMATS, series.PROTO: "TCP", series.CODE: "%RESPONSE_FLAGS%"}
+_VALUES: Final = {
+    series.RECEIVED: "%BYTES_RECEIVED%",
+    series.SENT: "%BYTES_SENT%",
+    series.REQUEST_US: "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+    series.CONNECTION_MS: "%DURATION%",
+}
+_UNITS: Final = {
+    series.REQUEST_US: stats_pb2.Config.Histogram.Microseconds,
+    series.CONNECTION_MS: stats_pb2.Config.Histogram.Milliseconds,
 }
 
 
-def _stat(name: str, tags: dict[str, str]) -> Message:
-    return stats_pb2.Config.Stat(
-        name=name, tags=[stats_pb2.Config.Tag(name=key, value_format=value) for key, value in tags.items()]
+@lru_cache(maxsize=1)
+def http_statistics() -> tuple[Message, ...]:
+    """Requests by outcome, their bytes and duration, and the same by authority."""
+    return (
+        _logger(series.OUTBOUND_HTTP, _HTTP, "traffic"),
+        _logger(series.OUTBOUND_HTTP_BY_AUTHORITY, _HTTP, "authority"),
     )
 
 
 @lru_cache(maxsize=1)
-def http_statistics() -> Message:
-    """Requests by outcome, and their duration in microseconds."""
-    tags = {**_COMMON, "proto": "%PROTOCOL%", "authority": "%REQ(:AUTHORITY)%"}
-    counters = [
-        stats_pb2.Config.Counter(
-            stat=_stat("rq", {**tags, "code": "%RESPONSE_CODE%"}), value_fixed=wrappers_pb2.UInt64Value(value=1)
-        )
-    ]
-    duration = stats_pb2.Config.Histogram(
-        stat=_stat("rq_us", tags),
-        unit=stats_pb2.Config.Histogram.Microseconds,
-        value_format="%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
-    )
-    return _logger(stats_pb2.Config(counters=counters, histograms=[duration]))
+def tcp_statistics() -> tuple[Message, ...]:
+    """Ended connections by outcome, their bytes and life."""
+    return (_logger(series.OUTBOUND_TCP, _TCP, "traffic"),)
 
 
-@lru_cache(maxsize=1)
-def tcp_statistics() -> Message:
-    """Connections by outcome, their bytes, and their life in milliseconds."""
-    tags = {**_COMMON, "proto": "TCP"}
-    counters = [
-        stats_pb2.Config.Counter(
-            stat=_stat("rq", {**tags, "code": "%RESPONSE_FLAGS%"}), value_fixed=wrappers_pb2.UInt64Value(value=1)
-        ),
-        stats_pb2.Config.Counter(stat=_stat("rx", tags), value_format="%BYTES_RECEIVED%"),
-        stats_pb2.Config.Counter(stat=_stat("tx", tags), value_format="%BYTES_SENT%"),
-    ]
-    life = stats_pb2.Config.Histogram(
-        stat=_stat("cx_ms", tags), unit=stats_pb2.Config.Histogram.Milliseconds, value_format="%DURATION%"
-    )
-    return _logger(stats_pb2.Config(counters=counters, histograms=[life]))
-
-
-def _logger(config: Message) -> Message:
+def _logger(tables: Mapping[str, tuple[str, ...]], formats: Mapping[str, str], scope: str) -> Message:
+    config = stats_pb2.Config()
+    for name, labels in tables.items():
+        stat = _stat(name, labels, formats)
+        if name in _UNITS:
+            config.histograms.add(stat=stat, unit=_UNITS[name], value_format=_VALUES[name])
+        elif name in _VALUES:
+            config.counters.add(stat=stat, value_format=_VALUES[name])
+        else:
+            config.counters.add(stat=stat, value_fixed=wrappers_pb2.UInt64Value(value=1))
     packed = any_pb2.Any(
         type_url=f"type.googleapis.com/{stats_pb2.Config.DESCRIPTOR.full_name}",
-        value=config.SerializeToString(deterministic=True) + _scope(),
+        value=config.SerializeToString(deterministic=True) + _scope(scope),
     )
     return accesslog_pb2.AccessLog(name="envoy.access_loggers.stats", typed_config=packed)
 
 
-def _scope() -> bytes:
-    """`stats_scope` of the logger: the prefix of its series, and how many there can be.
+def _stat(name: str, labels: Iterable[str], formats: Mapping[str, str]) -> Message:
+    tags = [stats_pb2.Config.Tag(name=label, value_format=formats[label]) for label in labels]
+    return stats_pb2.Config.Stat(name=name, tags=tags)
+
+
+def _scope(name: str) -> bytes:
+    """`stats_scope` of a logger: the prefix of its series and how many there can be, for all loggers with that scope.
 
     xds-protos 1.85.0 does not know the field (6 of Config, and envoy/type/v3/scope.proto, in Envoy 1.40.0), so it is
     written by hand. tests/discovery/test_resources.py fails once the package knows it.
     """
+    limit = series.LIMITS[name]
     return field(
         6,
-        field(1, number_field(1, MAX_COUNTERS))
-        + field(3, number_field(1, MAX_HISTOGRAMS))
+        field(1, number_field(1, limit.counters))
+        + field(3, number_field(1, limit.histograms))
         + number_field(4, 1)  # enable_eviction: a peer that is gone gives its series back
-        + field(5, PREFIX.encode()),
+        + field(5, series.SCOPE.encode())
+        + field(6, name.encode()),  # sharing_name: without it each listener has limits of its own
     )

@@ -72,7 +72,8 @@ def test_http_tcp_and_server_first_go_by_mutual_tls_through_the_service_and_the_
     fleet.configured(client)
     for address, port, name in ((VIP, 80, "shop/web:80"), (server.address, 8080, f"pod/{server.address}:8080")):
         assert http_get(client.network, address, port, "/")[0] == 200
-        eventually(lambda n=name: client.outbound(n, tls=UPSTREAM_TLS, peer=identity("web"), code="200") == 1)
+        labels = {"tls": UPSTREAM_TLS, "peer": identity("web"), "code": "200", "dst": "shop/pod/web-0", "reason": ""}
+        eventually(lambda n=name, by=labels: client.outbound(n, **by) == 1)
     with client.network.connect(VIP, 3306) as connection:
         assert connection.recv(100) == b"5.7 ready"
     with client.network.connect(VIP, 7000) as connection:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from discovery.api import discovery_pb2, stats_pb2
 from discovery.clusters import build_cluster
 from discovery.resources import CLUSTER, resource, response
-from discovery.statistics import MAX_COUNTERS, PREFIX, http_statistics
+from discovery.statistics import http_statistics
 from discovery.tls import Mode
 from discovery.wire import varint
+from mesh import series
 
 
 @given(st.lists(st.text(min_size=1, max_size=30), unique=True, max_size=5), st.lists(st.text(min_size=1), max_size=3))
@@ -43,7 +44,9 @@ def test_a_cluster_without_a_pin_is_never_built() -> None:
 
 def test_the_statistics_scope_is_written_by_hand_until_the_package_knows_it() -> None:
     assert "stats_scope" not in stats_pb2.Config.DESCRIPTOR.fields_by_name, "xds-protos knows it: drop _scope()"
-    packed = http_statistics().typed_config.value
-    assert PREFIX.encode() in packed
-    assert varint(MAX_COUNTERS) in packed
-    assert stats_pb2.Config.FromString(packed).counters
+    for logger, name in zip(http_statistics(), ("traffic", "authority"), strict=True):
+        packed = logger.typed_config.value
+        assert series.SCOPE.encode() in packed
+        assert name.encode() in packed
+        assert varint(series.LIMITS[name].counters) in packed
+        assert stats_pb2.Config.FromString(packed).counters

@@ -175,8 +175,10 @@ def test_a_hand_written_slice_of_another_namespace_neither_opens_a_port_nor_says
     assert found["pod/10.0.0.1:5000"].protocol is Protocol.TCP
     assert "pod/10.0.0.1:9999" not in found
     # Through the Service itself: what the pod declares by mutual TLS, the other port as before, without.
-    assert found["evil/evil:5000"].endpoints == (Endpoint("10.0.0.1", 5000, identity("db")),)
-    assert found["evil/evil:9999"].endpoints == (Endpoint("10.0.0.1", 9999, reason=Plaintext.SKIPPED_PORT),)
+    name = "shop/pod/db-0"
+    assert found["evil/evil:5000"].endpoints == (Endpoint("10.0.0.1", 5000, identity("db"), workload=name),)
+    skipped = Endpoint("10.0.0.1", 9999, reason=Plaintext.SKIPPED_PORT, workload=name)
+    assert found["evil/evil:9999"].endpoints == (skipped,)
 
 
 def test_a_meshed_pods_addresses_are_planned_with_what_services_say_about_them() -> None:

@@ -43,7 +43,10 @@ def test_a_connection_passes_through_and_arrives_from_the_pods_address(
         echo(server, elsewhere, 7000)
         assert app.peers == [getattr(server, family)]
     assert through_the_proxy(pod) == 1
-    eventually(lambda: pod.metric("envoy_autotls_rq", dir="outbound", proto="TCP") == 1)
+    # The destination as the application dialled it: what a reader names the reason by.
+    by = {"dir": "outbound", "dst": f"{elsewhere}:7000" if family == "ipv4" else f"[{elsewhere}]:7000"}
+    eventually(lambda: pod.metric("envoy_autotls_rq", **by, svc="passthrough", proto="TCP", code="-") == 1)
+    assert pod.metric("envoy_autotls_rx", **by) == pod.metric("envoy_autotls_tx", **by) == 5
 
 
 def test_a_server_that_speaks_first_is_heard(pod: Pod, server: Network, client: Network) -> None:
