@@ -13,6 +13,7 @@ from tests.discovery.network import ROUTER, Router
 from tests.discovery.objects import identity, pod
 from tests.proxy.certificates import swap_identity
 from tests.proxy.namespaces import App, Network, eventually
+from tests.proxy.pod import REPOSITORY
 from tests.proxy.pod import Pod as Sidecar
 
 
@@ -65,9 +66,18 @@ class Fleet:
         stack.callback(self.discovery.stop)
 
     def member(
-        self, name: str, account: str, *, meshed: bool = True, files: bool = True, start: bool = True, **settings: str
+        self,
+        name: str,
+        account: str,
+        *,
+        meshed: bool = True,
+        files: bool = True,
+        start: bool = True,
+        proxy: Path = REPOSITORY / "proxy",
+        **settings: str,
     ) -> Member:
-        """A pod; `files` False: its identity has not come yet. `settings` are the proxy's environment."""
+        """A pod; `files` False: its identity has not come yet. `settings` are the proxy's environment, `proxy` the
+        folder of its scripts and bootstrap."""
         network = self.router.pod()
         sidecar = None
         if meshed:
@@ -78,7 +88,7 @@ class Fleet:
                 "AUTOTLS_DISCOVERY_ADDRESS": f"{ROUTER}:15110",
                 **settings,
             }
-            sidecar = Sidecar(network, self._folder / name, environment)
+            sidecar = Sidecar(network, self._folder / name, environment, proxy=proxy)
             self._stack.enter_context(sidecar)
             if files:
                 swap_identity(sidecar.identity, self.authority.leaf(identity(account)).files())

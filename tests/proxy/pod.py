@@ -44,10 +44,16 @@ class Pod:
     """One pod: its network, its identity folder, and the containers of the proxy image when they are started."""
 
     def __init__(
-        self, network: Network, folder: Path, settings: dict[str, str] | None = None, *, envoy: Path = ENVOY
+        self,
+        network: Network,
+        folder: Path,
+        settings: dict[str, str] | None = None,
+        *,
+        envoy: Path = ENVOY,
+        proxy: Path = REPOSITORY / "proxy",
     ) -> None:
         self.network = network
-        self._envoy = envoy
+        self._envoy, self._proxy = envoy, proxy
         self.identity = folder / "identity"
         self.run_folder = folder / "run"
         self.log_path = folder / "proxy.log"
@@ -77,7 +83,7 @@ class Pod:
                 "bash", "-c", _ENTER, "enter", *user, *command]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        paths = {"ENVOY": str(self._envoy), "PROXY": str(REPOSITORY / "proxy"), "RUN": str(self.run_folder),
+        paths = {"ENVOY": str(self._envoy), "PROXY": str(self._proxy), "RUN": str(self.run_folder),
                  "IDENTITY": str(self.identity), "MESSAGE": str(self.message)}  # fmt: skip
         return {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", **paths, **self._settings}
 
