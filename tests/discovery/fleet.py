@@ -56,6 +56,7 @@ class Fleet:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
+        self.members: dict[str, Member] = {}
         self.authority = ControlPlaneAuthority()
         self.router = Router()
         stack.callback(self.router.close)
@@ -95,7 +96,7 @@ class Fleet:
             if start:
                 sidecar.init()
                 sidecar.start()
-        member = Member(name, account, network, sidecar)
+        member = self.members[name] = Member(name, account, network, sidecar)
         if sidecar and start:
             member.static_listeners = int(sidecar.metric("envoy_listener_manager_total_listeners_active"))
         self._stack.callback(lambda: [app.__exit__() for app in member.apps])

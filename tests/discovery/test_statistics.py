@@ -1,0 +1,142 @@
+"""What a real Envoy counts of what discovery configured: labels, limits, and text that nobody can break."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from mesh import series
+from tests.discovery.fleet import Fleet, Member
+from tests.discovery.objects import endpoint_slice, identity, service
+from tests.proxy.namespaces import eventually, http_get
+
+pytestmark = pytest.mark.envoy
+
+VIP = "10.96.7.11"
+SVC = "shop/web:80"
+# One line of Prometheus' text format: name, labels with escaped values, value (prometheus.io, Exposition formats).
+SAMPLE = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_]\w*="(\\.|[^"\\])*",?)*\})? [0-9.e+\-]+')
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with ExitStack() as stack:
+        yield Fleet(tmp_path, stack)
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> Member:
+    """A meshed client of a meshed `web`, configured."""
+    server, client = fleet.member("web-0", "web"), fleet.member("client-0", "client")
+    server.http(8080)
+    fleet.announce(server, ports=(8080,))
+    fleet.announce(client, ports=(9000,))
+    fleet.discovery.put(service("web", VIP), endpoint_slice("web", server.address))
+    fleet.router.service(VIP, 80, f"{server.address}:8080")
+    fleet.discovery.start()
+    fleet.configured(client)
+    fleet.configured(server)
+    return client
+
+
+def ask(connection: socket.socket, authority: bytes, path: bytes = b"/") -> int:
+    """The status of one request on a kept connection."""
+    connection.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: " + authority + b"\r\n\r\n")
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status
+
+
+def scrape(member: Member) -> str:
+    status, text = member.proxy.status("/metrics")
+    assert status == 200
+    return text
+
+
+def count(text: str, name: str) -> int:
+    return sum(line.startswith(f"{series.EXPOSED}{name}{{") for line in text.splitlines())
+
+
+def anonymous_kb(pid: int) -> int:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1])
+
+
+def test_both_proxies_count_requests_bytes_and_latency_by_who_and_whom(fleet: Fleet, client: Member) -> None:
+    for _ in range(3):
+        assert http_get(client.network, VIP, 80, "/")[0] == 200
+    server = fleet.members["web-0"]
+    outbound = {"dir": "outbound", "dst": "shop/pod/web-0", "reason": ""}
+    inbound = {"dir": "inbound", "peer": identity("client"), "port": "8080"}
+
+    def metric(member: Member, name: str, **labels: str) -> float:
+        return member.proxy.metric(series.EXPOSED + name, **labels)
+
+    said = {"svc": SVC, "tls": "TLSv1.2", "peer": identity("web"), "proto": "HTTP/1.1", "code": "200", "grpc": ""}
+    eventually(lambda: metric(client, series.REQUESTS, **outbound, **said) == 3)
+    by_authority = {"svc": SVC, "authority": "test", "code": "200", "tls": "TLSv1.2"}
+    assert metric(client, series.AUTHORITY_REQUESTS, **by_authority) == 3
+    said = {"tls": "TLSv1.2", "proto": "HTTP/1.1", "code": "200"}
+    eventually(lambda: metric(server, series.REQUESTS, **inbound, **said) == 3)
+    body = 3 * len(server.address)
+    assert metric(client, series.SENT, **outbound) == metric(server, series.SENT, **inbound) == body
+    assert metric(client, series.RECEIVED, **outbound) == metric(server, series.RECEIVED, **inbound) == 0
+    # Histograms are merged every five seconds (stats_flush_interval).
+    eventually(lambda: metric(client, f"{series.REQUEST_US}_count", svc=SVC, authority="test", **outbound) == 3)
+    eventually(lambda: metric(server, f"{series.REQUEST_US}_count", **inbound) == 3)
+
+
+def test_ten_thousand_authorities_are_cut_off_visibly_and_the_traffic_is_still_counted_in_full(client: Member) -> None:
+    limit = series.LIMITS["authority"]
+    with client.network.connect(VIP, 80) as connection:
+        for number in range(2 * limit.counters):
+            assert ask(connection, b"host-%d.example" % number) == 200
+        assert count(scrape(client), series.AUTHORITY_REQUESTS) == limit.counters
+        # After a scrape: its text is what the proxy needs most memory for.
+        full = anonymous_kb(client.proxy.envoy_pid)
+        dropped = client.proxy.metric(series.DROPPED_COUNTERS)
+        assert dropped > 0
+        for number in range(2 * limit.counters, 10_000):
+            assert ask(connection, b"host-%d.example" % number) == 200
+    eventually(lambda: client.outbound(SVC, code="200") == 10_000)
+    assert client.proxy.metric(series.DROPPED_COUNTERS) > dropped
+    assert client.proxy.metric(series.DROPPED_HISTOGRAMS) > 0
+    eventually(lambda: count(scrape(client), f"{series.REQUEST_US}_count") == limit.histograms)
+    assert count(scrape(client), series.AUTHORITY_REQUESTS) == limit.counters
+    # What came after the limit costs nothing: not two megabytes for eight thousand more names.
+    assert anonymous_kb(client.proxy.envoy_pid) - full < 2048
+    assert len(scrape(client)) < 4_000_000
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [
+        pytest.param(b'a"b\\c{d="e"} 5', id="quotes and braces"),
+        pytest.param(b"a\\", id="ends in a backslash"),
+        pytest.param(b"\xff\xfe\xc3(", id="no UTF-8"),
+        pytest.param(b"a\tb\x7f\x1b[31m", id="control characters"),
+        pytest.param(b"<script>alert(1)</script>", id="HTML"),
+        pytest.param(b"a.b|c#d,e:f;g", id="separators of other formats"),
+        pytest.param(b"x" * 8192, id="8 KB"),
+    ],
+)
+def test_no_authority_breaks_the_metrics(client: Member, authority: bytes) -> None:
+    """Each is counted or refused; the text stays one that Prometheus reads, line by line."""
+    with client.network.connect(VIP, 80) as connection:
+        status = ask(connection, authority)
+    if status == 200:
+        eventually(lambda: client.outbound(SVC, code="200") == 1)
+    else:
+        assert status == 400
+    lines = [line for line in scrape(client).split("\n") if line and not line.startswith("#")]
+    assert [line for line in lines if not SAMPLE.fullmatch(line)] == []
+    for line in lines:
+        for value in re.findall(r'authority="((?:\\.|[^"\\])*)"', line):
+            assert len(value) <= 2 * 64
