@@ -133,7 +133,7 @@ class Catalog:
         changes: list[Change] = []
         for mode in Mode:
             built = (
-                resource(CLUSTER, name, build_cluster(name, pinned, mode), plan.owners),
+                resource(CLUSTER, name, build_cluster(name, pinned, mode, plan.protocol), plan.owners),
                 resource(ENDPOINTS, name, build_endpoints(name, plan.endpoints, mode, usable), plan.owners),
                 listener,
             )

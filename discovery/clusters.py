@@ -19,6 +19,7 @@ from discovery.api import (
     struct_pb2,
     wrappers_pb2,
 )
+from discovery.protocols import Protocol
 from discovery.tls import MATCH_KEY, MATCH_VALUE, Mode, packed, upstream_tls
 
 # Short, because a NetworkPolicy that forgets 15108 drops packets: the fallback starts when this is over.
@@ -34,7 +35,7 @@ def u32(value: int) -> Message:
     return wrappers_pb2.UInt32Value(value=value)
 
 
-def build_cluster(name: str, identities: Iterable[str], mode: Mode) -> Message:
+def build_cluster(name: str, identities: Iterable[str], mode: Mode, protocol: Protocol) -> Message:
     """A cluster whose endpoints decide one by one, by their metadata, whether they are dialled by TLS."""
     cluster = cluster_pb2.Cluster(
         name=name,
@@ -55,8 +56,8 @@ def build_cluster(name: str, identities: Iterable[str], mode: Mode) -> Message:
             )
         ],
     )
-    if mode is Mode.OPTIONAL:
-        cluster.outlier_detection.CopyFrom(_fall_back())
+    if mode is Mode.OPTIONAL and protocol in FAILURES:
+        cluster.outlier_detection.CopyFrom(_fall_back(FAILURES[protocol]))
     return cluster
 
 
@@ -93,14 +94,21 @@ def _balancing() -> Message:
 PANIC_PERCENT: Final = 1
 
 
-def _fall_back() -> Message:
-    """One failed connect or handshake takes an address out, so that the next priority (plaintext) is used.
+# How many failures in a row take an address out, so that the next priority (plaintext) is used. For bytes only a failed
+# connect or handshake counts. For HTTP Envoy 1.40 also counts every stream that the peer ended early (the TODO in
+# onUpstreamReset of source/common/router/router.cc), and that is the regular end of each WebSocket: after one, all
+# requests would be plaintext for 5 s and longer. Every new request starts the count anew, so a few in a row are rare.
+# Where WebSockets are declared nothing is taken out: each request finds its own way to the next priority (the retries
+# of listeners.py), at the price of a failed attempt. docs/adr/0026-websockets-and-the-fallback.md
+FAILURES: Final = {Protocol.TCP: 1, Protocol.HTTP: 5, Protocol.DETECTED: 5}
 
-    Only what happened on our side counts: answers of the app, 5xx included, never do.
-    """
+
+@lru_cache(maxsize=len(FAILURES))
+def _fall_back(failures: int) -> Message:
+    """Answers of the app, 5xx included, never count."""
     return outlier_detection_pb2.OutlierDetection(
         split_external_local_origin_errors=True,
-        consecutive_local_origin_failure=u32(1),
+        consecutive_local_origin_failure=u32(failures),
         enforcing_consecutive_local_origin_failure=u32(100),
         interval=duration_pb2.Duration(seconds=1),
         base_ejection_time=duration_pb2.Duration(seconds=RETRY_TLS_AFTER_S),

@@ -36,6 +36,12 @@ from discovery.tls import ALPN_TCP, packed
 
 # What an undeclared server-first connection waits at most.
 DETECTION_S: Final = 0.05
+# More than the failures that take an address out (discovery.clusters): the last ones find the next priority.
+CONNECT_ATTEMPTS: Final = 10
+# After an answer that ends the connection Envoy waits so long for the client to close first; the end of a WebSocket is
+# always that, and its client waits for the server. Not zero: closing at once with bytes of the client unread is a
+# reset, in which an early answer (413, say) is lost.
+DELAYED_CLOSE_S: Final = 0.2
 STAT_PREFIX: Final = "out"
 # What http_inspector calls what it found.
 _HTTP_FOUND: Final = ("http/1.0", "http/1.1", "h2c")
@@ -56,7 +62,7 @@ def build_listener(name: str, address: str, port: int, cluster: str, protocol: P
         traffic_direction=base_pb2.OUTBOUND,
         stat_prefix=STAT_PREFIX,
     )
-    if protocol is Protocol.HTTP:
+    if protocol in (Protocol.HTTP, Protocol.WEBSOCKET):
         listener.filter_chains.append(_http_chain(cluster))
     elif protocol is Protocol.TCP:
         listener.filter_chains.append(_tcp_chain(cluster))
@@ -88,7 +94,7 @@ def _tcp_chain(cluster: str) -> Message:
         idle_timeout=_NEVER,
         # A refused address is ejected a moment after the attempt that found out: without the pause the next attempt
         # may still be given the same one (1 connection in 8 failed under load).
-        max_connect_attempts=u32(6),
+        max_connect_attempts=u32(CONNECT_ATTEMPTS),
         backoff_options=_backoff(0.02, 0.1),
         access_log=[*tcp_statistics(), tcp_tap()],
     )
@@ -155,6 +161,7 @@ def _transparent() -> Message:
         path_with_escaped_slashes_action=hcm_pb2.HttpConnectionManager.KEEP_UNCHANGED,
         stream_idle_timeout=_NEVER,
         request_timeout=_NEVER,
+        delayed_close_timeout=seconds(DELAYED_CLOSE_S),
         max_request_headers_kb=u32(8192),
         common_http_protocol_options=protocol_pb2.HttpProtocolOptions(idle_timeout=_NEVER, max_headers_count=u32(4096)),
         http_protocol_options=protocol_pb2.Http1ProtocolOptions(

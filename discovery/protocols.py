@@ -10,17 +10,20 @@ from discovery.kinds import ServicePort
 
 
 class Protocol(StrEnum):
-    """HTTP: an HTTP codec at once. TCP: bytes, no inspection. DETECTED: looked at for at most 50 ms, then bytes."""
+    """HTTP: an HTTP codec at once. TCP: bytes, no inspection. DETECTED: looked at for at most 50 ms, then bytes.
+
+    WEBSOCKET is HTTP whose connections the server ends, which Envoy takes for failures (discovery.clusters).
+    """
 
     HTTP = "http"
+    WEBSOCKET = "websocket"
     TCP = "tcp"
     DETECTED = "detected"
 
 
 # KEP-3726 (kubernetes.io/h2c, ws, wss), IANA service names, and the words meshes have taught people.
-_HTTP_APP_PROTOCOLS: Final = frozenset(
-    {"http", "http2", "h2c", "grpc", "grpc-web", "ws", "kubernetes.io/h2c", "kubernetes.io/ws"}
-)
+_HTTP_APP_PROTOCOLS: Final = frozenset({"http", "http2", "h2c", "grpc", "grpc-web", "kubernetes.io/h2c"})
+_WEBSOCKET_APP_PROTOCOLS: Final = frozenset({"ws", "kubernetes.io/ws"})
 # A name is a hint, not a promise: ports called `http` carry TLS and worse, so no name chooses the HTTP codec.
 # The bytes are looked at only under the names and numbers where HTTP is at home. Envoy 1.40's listener filters drop,
 # uncounted, a connection whose client sends and closes its side before they have looked (`printf | nc -N`, which is
@@ -61,8 +64,11 @@ def protocol_of(port: ServicePort, target_ports: Iterable[int], opaque: PortSet)
     if port.port in opaque or any(target in opaque for target in target_ports):
         return Protocol.TCP
     if port.app_protocol:
+        declared = port.app_protocol.lower()
+        if declared in _WEBSOCKET_APP_PROTOCOLS:
+            return Protocol.WEBSOCKET
         # Any other declared protocol is one that an HTTP codec could only harm.
-        return Protocol.HTTP if port.app_protocol.lower() in _HTTP_APP_PROTOCOLS else Protocol.TCP
+        return Protocol.HTTP if declared in _HTTP_APP_PROTOCOLS else Protocol.TCP
     return undeclared_protocol(port.name, (port.port, *target_ports))
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from discovery.api import discovery_pb2, stats_pb2
 from discovery.clusters import build_cluster
+from discovery.protocols import Protocol
 from discovery.resources import CLUSTER, resource, response
 from discovery.statistics import http_statistics
 from discovery.tls import Mode
@@ -17,7 +18,9 @@ from mesh import series
 
 @given(st.lists(st.text(min_size=1, max_size=30), unique=True, max_size=5), st.lists(st.text(min_size=1), max_size=3))
 def test_a_response_is_what_protobuf_reads_back(names: list[str], removed: list[str]) -> None:
-    resources = [resource(CLUSTER, name, build_cluster(name, ["spiffe://a/b"], Mode.OPTIONAL)) for name in names]
+    resources = [
+        resource(CLUSTER, name, build_cluster(name, ["spiffe://a/b"], Mode.OPTIONAL, Protocol.HTTP)) for name in names
+    ]
     read = discovery_pb2.DeltaDiscoveryResponse.FromString(response(CLUSTER, "7", resources, removed))
     assert (read.type_url, read.nonce, list(read.removed_resources)) == (CLUSTER, "7", removed)
     assert [(entry.name, entry.version) for entry in read.resources] == [(r.name, r.version) for r in resources]
@@ -32,14 +35,17 @@ def test_numbers_are_encoded_in_seven_bits_a_byte(number: int) -> None:
 
 
 def test_the_version_is_of_the_content_alone() -> None:
-    one, two = (resource(CLUSTER, "a", build_cluster("a", pins, Mode.STRICT)) for pins in (["x", "y"], ["y", "x"]))
-    other = resource(CLUSTER, "a", build_cluster("a", ["x"], Mode.STRICT))
+    one, two = (
+        resource(CLUSTER, "a", build_cluster("a", pins, Mode.STRICT, Protocol.HTTP))
+        for pins in (["x", "y"], ["y", "x"])
+    )
+    other = resource(CLUSTER, "a", build_cluster("a", ["x"], Mode.STRICT, Protocol.HTTP))
     assert one.version == two.version != other.version
 
 
 def test_a_cluster_without_a_pin_is_never_built() -> None:
     with pytest.raises(ValueError, match="no identity"):
-        build_cluster("a", [], Mode.STRICT)
+        build_cluster("a", [], Mode.STRICT, Protocol.HTTP)
 
 
 def test_the_statistics_scope_is_written_by_hand_until_the_package_knows_it() -> None:

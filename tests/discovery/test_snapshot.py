@@ -218,6 +218,7 @@ def test_peers_reach_declared_ports_and_targets_of_services_and_never_ours() -> 
         (ServicePort(port=80, app_protocol="http"), Protocol.HTTP),
         (ServicePort(port=80, app_protocol="kubernetes.io/h2c"), Protocol.HTTP),
         (ServicePort(port=80, app_protocol="GRPC"), Protocol.HTTP),
+        (ServicePort(port=80, app_protocol="kubernetes.io/ws"), Protocol.WEBSOCKET),
         (ServicePort(port=443, app_protocol="https"), Protocol.TCP),
         (ServicePort(port=1, app_protocol="example.com/own"), Protocol.TCP),
         (ServicePort(port=80, name="http"), Protocol.DETECTED),
