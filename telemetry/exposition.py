@@ -12,12 +12,13 @@ from typing import Final
 # `name{labels}` -> value. The key is the series as the proxy wrote it, which is the same in each of its answers.
 Samples = Mapping[bytes, float]
 
-PREFIX: Final = "envoy_autotls_"
 # Seconds since Envoy started; written at each flush of the statistics (5 s, proxy/bootstrap.yaml.in), so it lags.
 UPTIME: Final = b"envoy_server_uptime{}"
 
 # A label's value may hold `} `; the greedy match ends at the last one. Line breaks are escaped by Envoy.
-_OURS: Final = re.compile(rb"^(envoy_(?:autotls_|server_uptime)[^ {]*(?:\{.*\})?) ([-+.0-9eE]+)\r?$", re.MULTILINE)
+_OURS: Final = re.compile(
+    rb"^(envoy_(?:autotls_|server_(?:uptime|stats_overflow_))[^ {]*(?:\{.*\})?) ([-+.0-9eE]+)\r?$", re.MULTILINE
+)
 _LABEL: Final = re.compile(rb'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED: Final = re.compile(rb"\\(.)")
 _UNESCAPED: Final = {b"n": b"\n"}

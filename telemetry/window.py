@@ -1,8 +1,9 @@
 """What happened between two scrapes of one proxy, without the numbers that restarts and resets make up. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from telemetry.exposition import UPTIME, Samples
@@ -11,6 +12,7 @@ from telemetry.exposition import UPTIME, Samples
 UPTIME_LAG_S: Final = 6.0
 
 # Of a histogram, the three kinds of series and the label that tells its buckets apart.
+_BUCKET: Final = b"_bucket{"
 _SUFFIX: Final = re.compile(rb"_(?:bucket|sum|count)\{")
 _BOUND: Final = re.compile(rb',?le="[^"]*"')
 
@@ -24,7 +26,9 @@ class Scrape:
 
 
 def increase(before: Scrape | None, after: Scrape, *, newborn: bool = False) -> dict[bytes, float] | None:
-    """What was added to each counter, only what is above zero; None when it cannot be known.
+    """What was added to each counter, where anything was; None when it cannot be known.
+
+    Of a histogram to which something was added all buckets are there, or its percentiles would lack their lower bounds.
 
     - A series that `before` has not yet: all of it was added. Envoy makes a series at its first use.
     - A series that is less than before was reset (evicted and made again): what it has now was added. Of a histogram
@@ -34,16 +38,16 @@ def increase(before: Scrape | None, after: Scrape, *, newborn: bool = False) -> 
       exist when the window began.
     """
     if before is None:
-        return _positive(after.samples) if newborn else None
+        return _added({}, after.samples) if newborn else None
     if restarted(before, after):
-        return _positive(after.samples)
+        return _added({}, after.samples)
     return _added(before.samples, after.samples)
 
 
 def total(scrapes: Sequence[Scrape], *, newborn: bool = False) -> dict[bytes, float] | None:
     """The increase over several scrapes in order: what was evicted or lost between the outer two is in it."""
     added = increase(None, scrapes[0], newborn=True) if newborn and scrapes else None
-    for before, after in zip(scrapes, scrapes[1:], strict=False):
+    for before, after in pairwise(scrapes):
         added = added if added is not None else {}
         for key, value in (increase(before, after) or {}).items():
             added[key] = added.get(key, 0.0) + value
@@ -62,35 +66,31 @@ def restarted(before: Scrape, after: Scrape) -> bool:
     return last < first or last - first < (after.at - before.at) - UPTIME_LAG_S
 
 
-def _positive(samples: Samples) -> dict[bytes, float]:
-    return {key: value for key, value in samples.items() if value > 0 and key != UPTIME}
-
-
 def _added(before: Samples, after: Samples) -> dict[bytes, float]:
     added: dict[bytes, float] = {}
     reset: set[bytes] = set()
+    unchanged: list[bytes] = []
     for key, value in after.items():
         difference = value - before.get(key, 0.0)
         if difference > 0:
             added[key] = difference
         elif difference < 0:
             reset.add(_whole(key))
+        elif _BUCKET in key:
+            unchanged.append(key)
     added.pop(UPTIME, None)
     reset.discard(_whole(UPTIME))
     if reset:
         added |= {key: value for key, value in after.items() if value > 0 and _whole(key) in reset}
-    return added
+    moved = {_unbounded(key) for key in added if _BUCKET in key}
+    return added | dict.fromkeys((key for key in unchanged if _unbounded(key) in moved), 0.0)
+
+
+def _unbounded(key: bytes) -> bytes:
+    """The same for all buckets of a histogram: Envoy writes the bound last."""
+    return key[: key.rfind(b'le="')]
 
 
 def _whole(key: bytes) -> bytes:
     """The same for all series of a histogram."""
     return _BOUND.sub(b"", _SUFFIX.sub(b"{", key, count=1))
-
-
-def merged(increases: Sequence[Mapping[bytes, float]]) -> dict[bytes, float]:
-    """The sum of several increases."""
-    found: dict[bytes, float] = {}
-    for each in increases:
-        for key, value in each.items():
-            found[key] = found.get(key, 0.0) + value
-    return found

@@ -1,0 +1,1 @@
+"""What `stat` and `edges` write: aligned columns for people, JSON for programs."""

@@ -1,0 +1,155 @@
+"""Who is behind an address, a name or a pod: the cluster as the tables know it. Pure."""
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from discovery.kinds import Service
+from discovery.unsupported import unsupported
+from mesh import names
+from mesh.workload import Workload, workload_of
+from telemetry.kinds import SeenNode, SeenPod
+
+OBSERVED: Final = "observed"
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """A pod that runs or will; `owners` are all workloads that it belongs to, itself first and the topmost last."""
+
+    namespace: str
+    name: str
+    uid: str
+    owners: tuple[Workload, ...]
+    addresses: tuple[str, ...]
+    labels: Mapping[str, str]
+    meshed: bool  # our label and our sidecar, and that runs (design: what meshed means)
+    observed: bool  # its proxy counts the plaintext that it receives, but for skipped ports
+    sees_all: bool  # the same, and no port is skipped
+    redirected: bool  # what it dials passes its proxy
+    service_account: str
+    probed_ports: frozenset[int]
+
+    @property
+    def workload(self) -> Workload:
+        return self.owners[-1]
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    """A Service; `pods` are the keys of those that its selector takes."""
+
+    namespace: str
+    name: str
+    pods: frozenset[str]
+    unsupported: bool = False  # it uses what proxies cannot do, so they leave it to kube-proxy
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The cluster at one moment."""
+
+    pods: tuple[PodFacts, ...]
+    services: tuple[ServiceFacts, ...]
+    by_address: Mapping[str, PodFacts]
+    by_virtual_address: Mapping[tuple[str, int], ServiceFacts]
+    by_workload: Mapping[str, tuple[PodFacts, ...]]  # every owner as text (`shop/deployment/web`) -> its pods
+    nodes: frozenset[str]  # addresses from which the kubelet, and whoever is masqueraded, connects
+
+    def workload_behind(self, service: ServiceFacts) -> Workload | None:
+        """The one workload that the Service leads to; None where there are several or none."""
+        found = {pod.workload for pod in self.pods if pod.key in service.pods}
+        return next(iter(found)) if len(found) == 1 else None
+
+
+def inventory(pods: Iterable[SeenPod], services: Iterable[Service] = (), nodes: Iterable[SeenNode] = ()) -> Inventory:
+    """From what the API server lists; finished pods and pods that are going are left out."""
+    alive = [pod for pod in pods if not pod.finished and not pod.metadata.deletion_timestamp]
+    facts = tuple(_facts(pod) for pod in alive)
+    by_address: dict[str, PodFacts] = {}
+    by_workload: dict[str, list[PodFacts]] = defaultdict(list)
+    for pod, known in zip(alive, facts, strict=True):
+        for owner in known.owners:
+            by_workload[str(owner)].append(known)
+        if not pod.spec.host_network:  # else its address is the node's, and anybody's
+            by_address |= dict.fromkeys(known.addresses, known)
+    by_virtual: dict[tuple[str, int], ServiceFacts] = {}
+    listed: list[ServiceFacts] = []
+    for service in services:
+        known_service = _service_facts(service, facts)
+        listed.append(known_service)
+        for address in service.spec.virtual_addresses:
+            by_virtual |= {(address, port.port): known_service for port in service.spec.ports or ()}
+    return Inventory(
+        pods=facts,
+        services=tuple(listed),
+        by_address=by_address,
+        by_virtual_address=by_virtual,
+        by_workload={key: tuple(value) for key, value in by_workload.items()},
+        nodes=frozenset(address for node in nodes for address in _node_addresses(node)),
+    )
+
+
+def _facts(pod: SeenPod) -> PodFacts:
+    statuses = {each.name: each for each in pod.status.init_container_statuses or ()}
+    status = statuses.get(names.PROXY_CONTAINER)
+    runs = status is not None and status.state is not None and status.state.running is not None
+    proxy = next((each for each in pod.spec.init_containers or () if each.name == names.PROXY_CONTAINER), None)
+    observed = proxy is not None and proxy.variable("AUTOTLS_INBOUND") == OBSERVED
+    return PodFacts(
+        namespace=pod.metadata.namespace,
+        name=pod.metadata.name,
+        uid=pod.metadata.uid,
+        owners=_owners(pod),
+        addresses=tuple(each.ip for each in pod.status.pod_ips or () if each.ip)
+        or ((pod.status.pod_ip,) if pod.status.pod_ip else ()),
+        labels=pod.metadata.labels or {},
+        meshed=proxy is not None and runs and pod.metadata.label(names.MESH_LABEL) is not None,
+        observed=observed,
+        sees_all=observed and proxy is not None and not proxy.variable("AUTOTLS_SKIP_INBOUND_PORTS"),
+        redirected=proxy is not None and proxy.variable("AUTOTLS_REDIRECT") != "off",
+        service_account=pod.spec.service_account,
+        probed_ports=frozenset(port for each in pod.spec.containers for port in each.probed_ports),
+    )
+
+
+def _owners(pod: SeenPod) -> tuple[Workload, ...]:
+    own = Workload(pod.metadata.namespace, "pod", pod.metadata.name)
+    controller = next((ref for ref in pod.metadata.owner_references or () if ref.controller), None)
+    found = [own]
+    if controller is not None:
+        found.append(Workload(pod.metadata.namespace, controller.kind.lower(), controller.name))
+    top = workload_of(pod)
+    return tuple(dict.fromkeys((*found, top)))
+
+
+def _service_facts(service: Service, pods: Iterable[PodFacts]) -> ServiceFacts:
+    selector, namespace = service.spec.selector or {}, service.metadata.namespace
+    chosen = (
+        pod.key
+        for pod in pods
+        if selector and pod.namespace == namespace and all(pod.labels.get(k) == v for k, v in selector.items())
+    )
+    return ServiceFacts(namespace, service.metadata.name, frozenset(chosen), unsupported(service) is not None)
+
+
+def _node_addresses(node: SeenNode) -> Iterable[str]:
+    """The node's own, and the first of its pods' ranges: a bridge CNI gives that one to the node."""
+    for address in node.status.addresses or ():
+        yield address.address
+    for text in node.spec.pod_cidrs or ():
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            continue
+        yield str(network.network_address + 1)
