@@ -117,8 +117,7 @@ class Counters:
 
     def _duration(self, labels: dict[str, str], times: int, us: int) -> None:
         for bound in (*BUCKETS, float("inf")):
-            if us <= bound:
-                self._add(f"{series.REQUEST_US}_bucket", times, {**labels, "le": str(bound)})
+            self._add(f"{series.REQUEST_US}_bucket", times if us <= bound else 0, {**labels, "le": str(bound)})
 
     def outbound(
         self,
