@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "uninject": ("uninject", "Take the sidecar out of manifests again, byte for byte."),
     "check": ("check", "Find out what is wrong with autotls, or what would keep it from being installed."),
     "stat": ("stat", "Show how much traffic workloads received, and which share of it was mutual TLS."),
+    "edges": ("edges", "Show who talks to whom, with which identities, and whether by mutual TLS."),
     "version": ("version", "Print the version of this command and of the control plane."),
     "completion": ("completion", "Print a completion script for bash, zsh or fish."),
 }

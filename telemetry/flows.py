@@ -192,7 +192,7 @@ def _sent(pod: PodFacts, labels: Mapping[str, str], found: _Gathered, cluster: I
         server=of_destination(dst, svc, cluster),
         service=service_of(dst, svc, cluster),
         port=0,
-        client_identity="",
+        client_identity=pod.identity,
         server_identity=found.servers.most_common(1)[0][0] if found.servers else "",
         protocols=tuple(sorted(found.protocols)),
         authority=labels[series.AUTHORITY],

@@ -30,6 +30,7 @@ class PodFacts:
     sees_all: bool  # the same, and no port is skipped
     redirected: bool  # what it dials passes its proxy
     service_account: str
+    identity: str  # the SPIFFE ID that it was given; empty without a sidecar
     probed_ports: frozenset[int]
 
     @property
@@ -119,6 +120,7 @@ def _facts(pod: SeenPod) -> PodFacts:
         sees_all=observed and proxy is not None and not proxy.variable("AUTOTLS_SKIP_INBOUND_PORTS"),
         redirected=proxy is not None and proxy.variable("AUTOTLS_REDIRECT") != "off",
         service_account=pod.spec.service_account,
+        identity=pod.metadata.annotation(names.IDENTITY_ANNOTATION) or "",
         probed_ports=frozenset(port for each in pod.spec.containers for port in each.probed_ports),
     )
 

@@ -30,8 +30,9 @@ def pod_object(
     labels: dict[str, str] | None = None,
     probed: int | None = None,
     skipped: str = "",
+    account: str = "",
 ) -> Object:
-    """`owner` is kind and name of its controller."""
+    """`owner` is kind and name of its controller; the ServiceAccount has the pod's name unless it is given."""
     env = {
         "AUTOTLS_INBOUND": "observed" if observed else "direct",
         "AUTOTLS_REDIRECT": "on" if redirected else "off",
@@ -43,6 +44,7 @@ def pod_object(
         app["readinessProbe"] = {"httpGet": {"port": "http" if probed == 8080 else probed}}
     mesh_labels = {names.MESH_LABEL: "autotls"} if meshed else {}
     metadata: Object = {
+        "annotations": {names.IDENTITY_ANNOTATION: identity(account or name, namespace)} if meshed else {},
         "name": name,
         "namespace": namespace,
         "uid": f"uid-{name}",
@@ -55,7 +57,11 @@ def pod_object(
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
-        "spec": {"containers": [app], "initContainers": [proxy] if meshed else [], "serviceAccountName": name},
+        "spec": {
+            "containers": [app],
+            "initContainers": [proxy] if meshed else [],
+            "serviceAccountName": account or name,
+        },
         "status": {
             "phase": "Running",
             "podIP": address,
@@ -69,7 +75,9 @@ def deployment_pod(deployment: str, address: str, number: int = 0, **more: Any) 
     digest = "5d4f8c7b9"
     labels = {"pod-template-hash": digest, "app": deployment} | more.pop("labels", {})
     owner = ("ReplicaSet", f"{deployment}-{digest}")
-    return pod_object(f"{deployment}-{digest}-{number}", address, owner=owner, labels=labels, **more)
+    return pod_object(
+        f"{deployment}-{digest}-{number}", address, owner=owner, labels=labels, account=deployment, **more
+    )
 
 
 def service_object(
