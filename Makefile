@@ -110,6 +110,7 @@ goldens: venv ## rewrite the golden answers to the recorded reviews; read the di
 # verdict. A missed budget is printed, never a failure; one table of all of them comes last.
 BENCHES := webhook issuance secrets_throughput
 BENCHES += mesh
+BENCHES += stat
 BENCHES += pod_start
 
 .PHONY: bench

@@ -5,8 +5,11 @@ where there is no label, no timestamps). A hundred proxies are ten megabytes; wh
 regular expression, and most series do not change within a window, so their labels are never looked at.
 """
 
+import math
 import re
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 # `name{labels}` -> value. The key is the series as the proxy wrote it, which is the same in each of its answers.
@@ -20,6 +23,9 @@ _OURS: Final = re.compile(
     rb"^(envoy_(?:autotls_|server_(?:uptime|stats_overflow_))[^ {]*(?:\{.*\})?) ([-+.0-9eE]+)\r?$", re.MULTILINE
 )
 _LABEL: Final = re.compile(rb'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"')
+_BUCKET: Final = b"_bucket{"
+# Envoy writes the bound last.
+_BOUND: Final = b'le="'
 _ESCAPED: Final = re.compile(rb"\\(.)")
 _UNESCAPED: Final = {b"n": b"\n"}
 
@@ -35,14 +41,48 @@ def parse(text: bytes) -> dict[bytes, float]:
     return found
 
 
-def series_of(key: bytes) -> tuple[str, dict[str, str]]:
-    """Name and labels of a key of `parse`; bytes that are no UTF-8 are replaced."""
-    name, _, rest = key.partition(b"{")
-    labels = {
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What was counted under one set of labels: `value`, or of a histogram `buckets` (upper bound -> cumulative)."""
+
+    name: str  # of a histogram without `_bucket`
+    labels: Mapping[str, str]
+    value: float = 0.0
+    buckets: Mapping[float, float] = field(default_factory=dict[float, float])
+
+
+def series_of(samples: Samples) -> list[Series]:
+    """The series of `samples`, each histogram as one; bytes that are no UTF-8 are replaced.
+
+    A histogram's labels are read once for all its buckets, which are most of what a proxy says.
+    """
+    found: list[Series] = []
+    histograms: dict[bytes, dict[float, float]] = defaultdict(dict)
+    for key, value in samples.items():
+        bound = key.rfind(_BOUND)
+        if bound > 0 and _BUCKET in key:
+            histograms[key[:bound]][_number(key[bound + len(_BOUND) : key.find(b'"', bound + len(_BOUND))])] = value
+        else:
+            name, _, rest = key.partition(b"{")
+            found.append(Series(name.decode(), _labels(rest), value))
+    for key, buckets in histograms.items():
+        name, _, rest = key.partition(_BUCKET)
+        found.append(Series(name.decode(), _labels(rest), buckets=buckets))
+    return found
+
+
+def _labels(text: bytes) -> dict[str, str]:
+    return {
         label.decode(): (_ESCAPED.sub(_unescape, value) if b"\\" in value else value).decode(errors="replace")
-        for label, value in _LABEL.findall(rest)
+        for label, value in _LABEL.findall(text)
     }
-    return name.decode(), labels
+
+
+def _number(bound: bytes) -> float:
+    try:
+        return float(bound)
+    except ValueError:
+        return math.inf
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:

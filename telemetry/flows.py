@@ -4,22 +4,19 @@ A flow is one set of labels (mesh.series, docs/telemetry.md) with its names reso
 one: which of them counts is decided by telemetry.received and telemetry.edges, so that nothing counts twice.
 """
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from mesh import series
-from telemetry.exposition import series_of
+from telemetry.exposition import Series
 from telemetry.histogram import Histogram
 from telemetry.parties import Party, is_address, of_destination, of_identity, of_source, passed_through, service_of
 from telemetry.workloads import Inventory, PodFacts
 
 TCP: Final = "TCP"
-_BUCKET: Final = "_bucket"
 _REQUESTS: Final = frozenset({series.REQUESTS, series.AUTHORITY_REQUESTS})
-_DURATION: Final = series.REQUEST_US + _BUCKET
 # google.rpc.Code: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS are HTTP's 5xx.
 _FAILED_GRPC: Final = frozenset({"2", "4", "12", "13", "14", "15"})
 
@@ -69,8 +66,6 @@ class Flow:
     tally: Tally
 
 
-# The name of a series, its labels, and what was added to it.
-Counted = tuple[str, Mapping[str, str], float]
 # What a flow is told apart by. Not every series has all of these, so what is one to the reader may be several flows,
 # each with a part of the numbers: sums over flows are right, a single one may lack something.
 _IDENTIFYING: Final = (
@@ -78,25 +73,24 @@ _IDENTIFYING: Final = (
 )
 # Of what came in, also the peer's identity: there it is a label of every series, outbound only of `rq`.
 _CLIENT: Final = "client"
-_BY_AUTHORITY: Final = frozenset({series.AUTHORITY_REQUESTS, _DURATION})
+_BY_AUTHORITY: Final = frozenset({series.AUTHORITY_REQUESTS, series.REQUEST_US})
 
 
 @dataclass(slots=True)
 class _Gathered:
     tally: Tally = field(default_factory=Tally)
-    buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
     servers: Counter[str] = field(default_factory=Counter[str])
     protocols: set[str] = field(default_factory=set[str])
 
-    def take(self, measure: str, labels: Mapping[str, str], value: float) -> None:
+    def take(self, measure: str, added: Series) -> None:
         if measure in _REQUESTS:
-            self._count(labels, value)
+            self._count(added.labels, added.value)
         elif measure == series.RECEIVED:
-            self.tally.received += value
+            self.tally.received += added.value
         elif measure == series.SENT:
-            self.tally.sent += value
-        elif measure == _DURATION:
-            self.buckets[_bound(labels.get("le", ""))] += value
+            self.tally.sent += added.value
+        elif measure == series.REQUEST_US:
+            self.tally.latency = self.tally.latency.plus(Histogram.of(added.buckets))
 
     def _count(self, labels: Mapping[str, str], value: float) -> None:
         protocol = labels.get(series.PROTO, "")
@@ -117,16 +111,17 @@ def is_success(code: str, grpc: str) -> bool:
     return answered and grpc not in _FAILED_GRPC
 
 
-def flows_of(pod: PodFacts, counted: Iterable[Counted], cluster: Inventory) -> tuple[Flow, ...]:
-    """The flows of one proxy, from what was added to its counters."""
+def flows_of(pod: PodFacts, counted: Iterable[Series], cluster: Inventory) -> tuple[Flow, ...]:
+    """The flows of one proxy, from what was added to its series (telemetry.window)."""
     gathered: dict[tuple[str, ...], _Gathered] = defaultdict(_Gathered)
-    for name, labels, value in counted:
-        measure = name.removeprefix(series.EXPOSED)
-        if measure == name:
+    for added in counted:
+        measure = added.name.removeprefix(series.EXPOSED)
+        if measure == added.name:
             continue
-        client = labels.get(series.PEER, "") if labels.get(series.DIR) == series.INBOUND else ""
-        for kept in _copies(measure, labels):
-            gathered[*(kept.get(label, "") for label in _IDENTIFYING), client].take(measure, labels, value)
+        inbound = added.labels.get(series.DIR) == series.INBOUND
+        client = added.labels.get(series.PEER, "") if inbound else ""
+        for kept in _copies(measure, added.labels):
+            gathered[*(kept.get(label, "") for label in _IDENTIFYING), client].take(measure, added)
     named = (*_IDENTIFYING, _CLIENT)
     return tuple(_flow(pod, dict(zip(named, key, strict=True)), each, cluster) for key, each in gathered.items())
 
@@ -137,21 +132,13 @@ def _copies(measure: str, labels: Mapping[str, str]) -> Iterable[Mapping[str, st
         return (labels,)
     alone = {key: value for key, value in labels.items() if key != series.AUTHORITY}
     if not labels.get(series.AUTHORITY):
-        return (alone,) if measure == _DURATION else ()
+        return (alone,) if measure == series.REQUEST_US else ()
     # Requests by authority do not say which workload got them.
     by_authority = {key: value for key, value in labels.items() if key != series.DST}
-    return (by_authority, alone) if measure == _DURATION else (by_authority,)
-
-
-def counted(increase: Mapping[bytes, float]) -> Iterator[Counted]:
-    """An increase (telemetry.window) with its series taken apart."""
-    for key, value in increase.items():
-        yield (*series_of(key), value)
+    return (by_authority, alone) if measure == series.REQUEST_US else (by_authority,)
 
 
 def _flow(pod: PodFacts, labels: Mapping[str, str], found: _Gathered, cluster: Inventory) -> Flow:
-    if found.buckets:
-        found.tally.latency = Histogram.of(found.buckets)
     inbound = labels[series.DIR] == series.INBOUND
     return (_received if inbound else _sent)(pod, labels, found, cluster)
 
@@ -198,10 +185,3 @@ def _sent(pod: PodFacts, labels: Mapping[str, str], found: _Gathered, cluster: I
         authority=labels[series.AUTHORITY],
         tally=found.tally,
     )
-
-
-def _bound(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.inf

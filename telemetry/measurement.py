@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mesh import series
-from telemetry.exposition import Samples
-from telemetry.flows import Counted, Flow, flows_of
+from telemetry.exposition import Samples, Series
+from telemetry.flows import Flow, flows_of
 from telemetry.ledger import Ledger, ledger
 from telemetry.workloads import Inventory
 
@@ -27,7 +27,7 @@ class Measurement:
 
 
 def measurement(
-    cluster: Inventory, counted: Mapping[str, Iterable[Counted]], seconds: float, notes: Sequence[str] = ()
+    cluster: Inventory, counted: Mapping[str, Iterable[Series]], seconds: float, notes: Sequence[str] = ()
 ) -> Measurement:
     """From what each pod's proxy (`namespace/name`) counted in the window."""
     pods = {pod.key: pod for pod in cluster.pods}

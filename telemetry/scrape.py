@@ -15,8 +15,7 @@ from kube.errors import ApiError, ForbiddenError
 from kube.kinds import HasMetadata
 from kube.read import list_all
 from mesh import names
-from telemetry.exposition import UPTIME, parse
-from telemetry.flows import counted
+from telemetry.exposition import UPTIME, parse, series_of
 from telemetry.kinds import NODES, PODS, SeenNode, SeenPod
 from telemetry.measurement import Measurement, is_truncated, listed, measurement
 from telemetry.window import UPTIME_LAG_S, Scrape, total
@@ -133,7 +132,7 @@ def between(looks: Sequence[Look]) -> Measurement:
             spans.append(scrapes[-1].at - scrapes[0].at)
     seconds = sum(spans) / len(spans) if spans else last.at - first.at
     return measurement(
-        last.cluster, {key: counted(found) for key, found in added.items()}, seconds, _notes(last, late, len(added))
+        last.cluster, {key: series_of(found) for key, found in added.items()}, seconds, _notes(last, late, len(added))
     )
 
 

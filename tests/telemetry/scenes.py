@@ -8,6 +8,7 @@ import msgspec
 
 from discovery.kinds import Service
 from mesh import names, series
+from telemetry.exposition import UPTIME, Series, parse, series_of
 from telemetry.kinds import SeenNode, SeenPod
 from telemetry.ledger import Ledger
 from telemetry.measurement import measurement
@@ -169,15 +170,22 @@ class Counters:
         self._bytes(who, times)
         return self
 
-    def counted(self) -> list[tuple[str, dict[str, str], float]]:
-        return [(name, dict(labels), float(value)) for (name, labels), value in self.samples.items()]
+    def counted(self) -> list[Series]:
+        return series_of({key: value for key, value in parse(self.text()).items() if key != UPTIME})
 
     def text(self, *, uptime: float = 100.0) -> bytes:
         """As the proxy would answer."""
         lines = [f"envoy_server_uptime{{}} {uptime:g}"]
         for (name, labels), value in self.samples.items():
-            lines.append(name + "{" + ",".join(f'{k}="{v}"' for k, v in labels) + "} " + str(value))
+            # The bound comes last, as Envoy writes it; so do its escapes look.
+            ordered = sorted(labels, key=lambda pair: pair[0] == "le")
+            lines.append(name + "{" + ",".join(f'{k}="{escaped(v)}"' for k, v in ordered) + "} " + str(value))
         return ("\n".join(lines) + "\n").encode()
+
+
+def escaped(value: str) -> str:
+    """As Envoy writes a label's value (source/server/admin/prometheus_stats.cc, sanitizeValue)."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def identity(account: str, namespace: str = "shop") -> str:
