@@ -140,6 +140,7 @@ def test_discovery_absent_at_first_then_killed_then_empty_costs_no_request(
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         load.more(30)
         assert client.outbound("shop/web:80") == 0
+        assert client.outbound("passthrough", dst=f"{VIP}:80") > 0
         fleet.discovery.start()
         fleet.configured(client)
         load.more(60)
@@ -174,6 +175,10 @@ def test_late_identity_files_of_either_side_cost_no_request_and_then_it_is_tls(f
     assert not load.failures
     if late == "server":
         assert client.outbound("shop/web:80", tls="", reason="tls_failed") > 0
+    else:
+        # Discovery tells nothing to who cannot say who it is: no listener, so no `tls_failed` either.
+        assert client.outbound("passthrough", dst=f"{VIP}:80") > 0
+        assert client.outbound("passthrough", dst=f"{VIP}:7000") > 0
 
 
 def test_a_peer_with_another_identity_is_refused_and_reached_in_plaintext_which_is_counted(

@@ -34,14 +34,19 @@ def dial(client: Network, authority: Authority, tmp_path: Path) -> Dial:
     own = authority.leaf(spiffe("client"))
 
     def connect(
-        address: str, sni: str | None = str(APP_PORT), *, alpn: str = "autotls-tcp", leaf: Leaf | None = own
+        address: str,
+        sni: str | None = str(APP_PORT),
+        *,
+        alpn: str = "autotls-tcp",
+        leaf: Leaf | None = own,
+        newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ) -> ssl.SSLSocket:
         plain = client.connect(address, 15108)
         try:
+            context = client_context(leaf, authority.pem, alpn, tmp_path)
+            context.maximum_version = newest
             # bytes: no IDNA rules on the way, so that any spelling gets out.
-            return client_context(leaf, authority.pem, alpn, tmp_path).wrap_socket(
-                plain, server_hostname=None if sni is None else sni.encode()
-            )
+            return context.wrap_socket(plain, server_hostname=None if sni is None else sni.encode())
         except BaseException:
             plain.close()
             raise
@@ -221,9 +226,25 @@ def test_plaintext_to_the_app_is_untouched(pod: Pod, server: Network, client: Ne
 
 
 def test_connections_are_counted_with_the_peers_identity(pod: Pod, server: Network, dial: Dial) -> None:
+    by = {"dir": "inbound", "peer": spiffe("client"), "port": str(APP_PORT)}
     with App(server, server.ipv4, APP_PORT), dial(server.ipv4) as connection:
         connection.sendall(b"hello")
         assert connection.recv(100) == b"hello"
-    eventually(
-        lambda: pod.metric("envoy_autotls_rq", dir="inbound", proto="TCP", peer=spiffe("client"), tls="TLSv1.3") == 1
-    )
+    eventually(lambda: pod.metric("envoy_autotls_rq", **by, proto="TCP", tls="TLSv1.3", code="-") == 1)
+    assert pod.metric("envoy_autotls_rx", **by) == pod.metric("envoy_autotls_tx", **by) == 5
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_who_is_refused_is_counted_as_a_failed_handshake_and_never_as_the_peer_it_claims(
+    pod: Pod, server: Network, dial: Dial, newest: ssl.TLSVersion
+) -> None:
+    stranger = Authority("stranger").leaf(spiffe("client"))
+    failed = "envoy_listener_ssl_fail_verify_error"
+    with App(server, server.ipv4, APP_PORT):
+        assert refused(dial, server.ipv4, leaf=stranger, newest=newest)
+        eventually(lambda: pod.metric(failed, envoy_listener_address="inbound_mtls") == 1)
+        with dial(server.ipv4) as connection:
+            connection.sendall(b"x")
+            assert connection.recv(100) == b"x"
+    eventually(lambda: pod.metric("envoy_autotls_rq", dir="inbound") >= 1)
+    assert pod.metric("envoy_autotls_rq", dir="inbound") == 1
