@@ -22,7 +22,7 @@ from kube.errors import ApiError
 from mesh import names
 from mesh.config import ConfigError, parse_duration
 
-_COLOURS: Final = {
+COLOURS: Final = {
     Verdict.OK: output.GOOD,
     Verdict.WARN: output.WARN,
     Verdict.FAIL: output.BAD,
@@ -122,7 +122,7 @@ def _print(outcomes: Sequence[Outcome], *, only_last: bool = False) -> None:
     terminal = sys.stdout.isatty()
 
     def paint(verdict: Verdict, text: str) -> str:
-        return output.paint(text, _COLOURS[verdict], stream_is_terminal=terminal)
+        return output.paint(text, COLOURS[verdict], stream_is_terminal=terminal)
 
     title = outcomes[-2].section if only_last and len(outcomes) > 1 else None
     for outcome in outcomes[-1:] if only_last else outcomes:
