@@ -8,6 +8,7 @@ import asyncio
 import gc
 import signal
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -17,8 +18,12 @@ import structlog
 from discovery.ads import Server
 from discovery.credentials import ServerCredentials
 from discovery.errors import CredentialsError
+from discovery.loggers import TAP_LOG
 from discovery.state import State
-from kube.client import connect
+from discovery.tap_access import Access
+from discovery.tap_server import TapServer
+from discovery.taps import Taps
+from kube.client import Api, connect
 from kube.errors import KubeconfigError
 from mesh import names
 from mesh.config import ConfigError, MeshConfig
@@ -57,7 +62,7 @@ async def run(config: MeshConfig, folder: Path, health_port: int) -> None:
         tasks = [
             group.create_task(state.run_reflectors(), name="reflectors"),
             group.create_task(state.run(), name="state"),
-            group.create_task(_serve(state, config, credentials, serving, stop), name="ads"),
+            group.create_task(_serve(api, state, config, credentials, serving=serving, stop=stop), name="ads"),
         ]
         await stop.wait()
         _log.info("stopping", drain_s=DRAIN_S)
@@ -67,7 +72,13 @@ async def run(config: MeshConfig, folder: Path, health_port: int) -> None:
 
 
 async def _serve(
-    state: State, config: MeshConfig, credentials: ServerCredentials, serving: asyncio.Event, stop: asyncio.Event
+    api: Api,
+    state: State,
+    config: MeshConfig,
+    credentials: ServerCredentials,
+    *,
+    serving: asyncio.Event,
+    stop: asyncio.Event,
 ) -> None:
     stopped = asyncio.create_task(stop.wait(), name="stop")
     ready = asyncio.create_task(_prepared(state, credentials), name="prepare")
@@ -76,8 +87,13 @@ async def _serve(
         ready.cancel()
         return
     await ready
-    server = Server(state, TrustDomain.parse(config.trust_domain), credentials, date=_now)
+    taps = Taps(state.world, time.monotonic)
+    trust_domain = TrustDomain.parse(config.trust_domain)
+    server = Server(state, trust_domain, credentials, date=_now, consumers={TAP_LOG: taps}, tapped=taps.level)
+    taps.changed = server.streams.tap_changed
     await server.start()
+    door = TapServer(taps, Access(api), lambda tap: sum(taps.matches(tap, pod) for pod in server.streams.pods()))
+    listening = await door.serve(names.TAP_PORT)
     serving.set()
     _log.info("serving", port=server.port, **state.world.counts())
     # What is there now stays for good; without it every collection walks through the whole cluster.
@@ -89,6 +105,8 @@ async def _serve(
             group.create_task(credentials.watch(), name="certificate"),
         ]
         await stopped
+        listening.close()
+        await door.close()
         await asyncio.sleep(DRAIN_S)
         await server.stop()
         for helper in helpers:

@@ -18,7 +18,7 @@ from discovery.requests import Request, parse_request
 from discovery.sink import METHOD as SINK_METHOD
 from discovery.sink import Consumer, Sink
 from discovery.state import State
-from discovery.streams import Stream, Streams
+from discovery.streams import Stream, Streams, Tapped, nobody
 from discovery.tls import Mode
 from mesh import names
 from mesh.spiffe import TrustDomain
@@ -52,7 +52,7 @@ class Server:
     """Serves `state` once `start` is called, which must not be before the state is synced.
 
     `date` tells the time of certificates (UTC), `clock` seconds that only grow; `consumers` take the proxies' access
-    logs, by log name.
+    logs, by log name; `tapped` says whose are wanted by `autotls tap`.
     """
 
     def __init__(
@@ -65,11 +65,12 @@ class Server:
         address: str = f"[::]:{names.XDS_PORT}",
         clock: Callable[[], float] = time.monotonic,
         consumers: Mapping[str, Consumer] | None = None,
+        tapped: Tapped = nobody,
     ) -> None:
         self._state, self._clock, self._date = state, clock, date
         self._callers = Callers(state, trust_domain, date=date, clock=clock)
         self.sink = Sink(self._callers, consumers or {}, clock=clock)
-        self.credentials = credentials
+        self.credentials, self._tapped = credentials, tapped
         self.streams = Streams(state)
         self._initial = asyncio.Semaphore(INITIAL_SYNCS)
         self._server = grpc.aio.server(options=_OPTIONS)
@@ -129,7 +130,7 @@ class Server:
             raise PeerError(Refusal.OTHER_POD, f"{peer.address} did not say which proxy it is", retry=True) from None
         pod = await self._callers.pod_of(peer, first.node_id)
         mode = Mode.STRICT if first.mode == Mode.STRICT.value else Mode.OPTIONAL
-        return Stream(pod, peer.caller, peer.address, mode, self._state), first
+        return Stream(pod, peer.caller, peer.address, mode, self._state, tapped=self._tapped), first
 
     async def _read(self, requests: AsyncIterator[Request], stream: Stream) -> None:
         try:

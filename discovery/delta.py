@@ -138,6 +138,11 @@ class Subscriber:
             changed.update((type_url, name) for name in names)
         return self.on_change(changed, now)
 
+    def on_own(self, own: Mapping[tuple[str, str], Resource], now: float) -> list[bytes]:
+        """The messages after only the proxy's own resources have changed."""
+        before, self._own = self._own, own
+        return self.on_change([key for key in {*before, *own} if before.get(key) is not own.get(key)], now)
+
     def on_time(self, now: float) -> list[bytes]:
         """The removals that are due; `next_due` says when to ask."""
         due: dict[str, list[str]] = {}

@@ -3,8 +3,10 @@
 AutotlsError
 └── DiscoveryError
     ├── PeerError          who is calling cannot be told, or asks for another's configuration
-    ├── RequestError       bytes are not a request of the xDS protocol
-    └── CredentialsError   the serving certificate's files are unusable
+    ├── RequestError       bytes are not what the protocol of xDS or access logs has
+    ├── CredentialsError   the serving certificate's files are unusable
+    ├── TapLimitError      too many taps at once
+    └── TapRefusedError    a tap that is not allowed, or no tap at all
 """
 
 from enum import StrEnum
@@ -40,4 +42,16 @@ class CredentialsError(DiscoveryError):
 
 
 class RequestError(DiscoveryError):
-    """Bytes are not a request of the xDS protocol."""
+    """Bytes are not what the protocol of xDS or of access logs has."""
+
+
+class TapLimitError(DiscoveryError):
+    """Too many taps at once."""
+
+
+class TapRefusedError(DiscoveryError):
+    """A tap that is not allowed, or no tap at all; `status` is that of HTTP."""
+
+    def __init__(self, status: int, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status

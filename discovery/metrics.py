@@ -25,6 +25,8 @@ SINK_ENTRIES: Final = Counter(
     "Access-log entries by log and fate (read; lost: came too fast; unwanted: nobody asked)",
     ["log", "fate"],
 )
+TAPS: Final = Gauge("autotls_discovery_taps", "Open sessions of `autotls tap`")
+TAPS_REFUSED: Final = Counter("autotls_discovery_refused_taps", "Taps refused, by HTTP status", ["status"])
 CERTIFICATE_LOADS: Final = Counter(
     "autotls_discovery_certificate_loads", "Serving certificate files taken up or refused", ["outcome"]
 )

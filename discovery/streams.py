@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from discovery.catalog import Change, View
@@ -10,6 +10,7 @@ from discovery.delta import Subscriber
 from discovery.own import own_resources
 from discovery.peers import Caller, still_valid
 from discovery.requests import Request
+from discovery.resources import Resource
 from discovery.snapshot import PodFacts
 from discovery.state import State
 from discovery.tls import Mode
@@ -17,21 +18,35 @@ from discovery.tls import Mode
 # Requests a proxy may have waiting; Envoy acknowledges each answer with one.
 _MAX_REQUESTS: Final = 1000
 
+# How many of a million requests of a pod are to be told to the access-log sink.
+Tapped = Callable[[PodFacts], int]
+
+
+def nobody(_pod: PodFacts) -> int:
+    """Nothing is tapped."""
+    return 0
+
 
 class Stream:
     """One proxy's stream. What changes while its writer is busy is gathered, so a slow proxy costs no memory."""
 
-    def __init__(self, pod: PodFacts, caller: Caller, address: str, mode: Mode, state: State) -> None:
+    def __init__(
+        self, pod: PodFacts, caller: Caller, address: str, mode: Mode, state: State, *, tapped: Tapped = nobody
+    ) -> None:
         self.pod_key, self.pod_uid, self.caller, self.address = pod.key, pod.uid, caller, address
         self._claims_strict = mode is Mode.STRICT
-        self._state = state
+        self._state, self._tapped = state, tapped
         self.view = self._view_of(pod)
-        self.subscriber = Subscriber(self.view, own_resources(state.world.inbound_ports(pod)))
+        self.subscriber = Subscriber(self.view, self._own_of(pod))
         self.requests: deque[Request] = deque()
         self.wake = asyncio.Event()
         self.ended = False
         self._changed: dict[tuple[str, str], None] = {}
         self._pod_changed = False
+        self._tap_changed = False
+
+    def _own_of(self, pod: PodFacts) -> Mapping[tuple[str, str], Resource]:
+        return own_resources(self._state.world.inbound_ports(pod), tap=self._tapped(pod))
 
     def _view_of(self, pod: PodFacts) -> View:
         strict = pod.strict or self._claims_strict
@@ -51,6 +66,10 @@ class Stream:
         self._pod_changed = True
         self.wake.set()
 
+    def tap_changed(self) -> None:
+        self._tap_changed = True
+        self.wake.set()
+
     def end(self) -> None:
         self.ended = True
         self.wake.set()
@@ -65,8 +84,11 @@ class Stream:
                 self.end()
                 return []
             self.view = self._view_of(pod)
-            own = own_resources(self._state.world.inbound_ports(pod))
-            messages += self.subscriber.on_view(self.view, own, now)
+            messages += self.subscriber.on_view(self.view, self._own_of(pod), now)
+        if self._tap_changed:
+            self._tap_changed = False
+            if pod := self._state.world.pod(self.pod_key):
+                messages += self.subscriber.on_own(self._own_of(pod), now)
         if self._changed:
             changed, self._changed = self._changed, {}
             messages += self.subscriber.on_change(changed, now)
@@ -93,6 +115,17 @@ class Streams:
     def __iter__(self) -> Iterator[Stream]:
         for here in self._by_pod.values():
             yield from here
+
+    def pods(self) -> Iterator[PodFacts]:
+        """The pods whose proxies are connected, as they are now."""
+        for key in self._by_pod:
+            if pod := self._state.world.pod(key):
+                yield pod
+
+    def tap_changed(self) -> None:
+        """What is tapped has changed: every proxy is told, if it matters to it."""
+        for stream in self:
+            stream.tap_changed()
 
     def publish(self, changes: Sequence[Change], pods: Sequence[str]) -> None:
         by_view = {id(view): view.take(changes) for view in self._state.views()}

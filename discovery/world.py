@@ -41,6 +41,8 @@ class World:
         self._by_address: dict[str, PodFacts] = {}
         self._plans: dict[str, ServicePlan] = {}
         self._pod_plans: dict[str, tuple[PortPlan, ...]] = {}
+        # ClusterIP → Service.
+        self._virtual: dict[str, str] = {}
         # Address → Service → what it sends there.
         self._targets: defaultdict[str, dict[str, set[Target]]] = defaultdict(dict)
         # Dictionaries without values: sets that keep their order, so that the oldest change goes first.
@@ -56,6 +58,11 @@ class World:
         self._stale_pods[key] = None
 
     def set_service(self, key: str, service: Service | None) -> None:
+        before = self._services.get(key)
+        for address in before.spec.virtual_addresses if before else ():
+            if self._virtual.get(address) == key:
+                del self._virtual[address]
+        self._virtual.update((address, key) for address in (service.spec.virtual_addresses if service else ()))
         _put(self._services, key, service)
         self._stale_services[key] = None
 
@@ -89,6 +96,17 @@ class World:
 
     def pod(self, key: str) -> PodFacts | None:
         return self._facts.get(key)
+
+    def service_at(self, address: str) -> str | None:
+        """`namespace/name` of the Service with that ClusterIP."""
+        return self._virtual.get(address)
+
+    def plan(self, service: str) -> ServicePlan | None:
+        return self._plans.get(service)
+
+    def services_of(self, pod: PodFacts) -> frozenset[str]:
+        """The Services of its namespace that send to `pod`."""
+        return frozenset(service for service, _ in self._targets_of(pod))
 
     def inbound_ports(self, pod: PodFacts) -> tuple[int, ...]:
         """The ports of `pod` that its peers may reach."""

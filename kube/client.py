@@ -91,6 +91,13 @@ class HttpApi:
     async def close(self) -> None:
         await self._client.close()
 
+    async def bearer_token(self) -> str:
+        """The token that the API server is shown, fresh; empty where a client certificate is the credential."""
+        _, options = await self._prepare("GET", "/api", (), {})
+        headers = {name.lower(): text for name, text in options["headers"].items()}
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
     async def request(
         self,
         method: str,

@@ -46,6 +46,9 @@ STRICT_REGISTRATION_TEMPLATE: Final = "autotls-strict-registration"
 WEBHOOK: Final = "autotls-webhook"
 CA: Final = "autotls-ca"
 DISCOVERY: Final = "autotls-discovery"
+# The ServiceAccount that may tap, the audience of its tokens, and the verb on pods that taps are allowed by.
+TAP: Final = "autotls-tap"
+TAP_VERB: Final = "tap"
 # Secret → the Service whose certificate it holds.
 SERVING_SECRETS: Final = {WEBHOOK_TLS_SECRET: WEBHOOK, DISCOVERY_TLS_SECRET: DISCOVERY}
 
@@ -70,6 +73,8 @@ OUTBOUND_PORT: Final = 15101
 INBOUND_PLAINTEXT_PORT: Final = 15106
 INBOUND_TLS_PORT: Final = 15108
 XDS_PORT: Final = 15110
+# Of discovery, on its pod's own loopback only: who reaches it came through the API server.
+TAP_PORT: Final = 15111
 STATUS_PORT: Final = 15120
 RESERVED_PORTS: Final = range(15100, 15200)
 

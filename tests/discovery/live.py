@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from discovery.ads import Server
 from discovery.credentials import ServerCredentials
+from discovery.entries import Entry, Line, Selection
 from discovery.kinds import EndpointSlice, Service
+from discovery.loggers import TAP_LOG
 from discovery.state import State
+from discovery.taps import Session, Taps
 from mesh.pod import Pod
 from mesh.spiffe import TrustDomain
 from tests.discovery.certificates import now_utc
@@ -20,6 +26,25 @@ from tests.discovery.objects import CONFIG
 from tests.proxy.namespaces import Network
 
 Object = Pod | Service | EndpointSlice
+
+
+class Tap:
+    """An open tap; `seen` is everything that it has told so far."""
+
+    def __init__(self, discovery: Discovery, session: Session) -> None:
+        self._discovery, self._session = discovery, session
+        self._seen: list[Entry] = []
+
+    def seen(self) -> list[Entry]:
+        def drain() -> None:
+            lines = self._session.lines().splitlines()
+            self._seen.extend(entry for line in lines if (entry := msgspec.json.decode(line, type=Line).entry))
+
+        self._discovery.do(drain)
+        return self._seen
+
+    def close(self) -> None:
+        self._discovery.do(lambda: self._discovery.taps.close(self._session))
 
 
 class Discovery:
@@ -33,6 +58,12 @@ class Discovery:
         self._stop: asyncio.Event | None = None
         self._started = threading.Event()
         self.state: State | None = None
+        self.taps: Taps
+
+    def tap(self, selection: Selection) -> Tap:
+        sessions: list[Session] = []
+        self.do(lambda: sessions.append(self.taps.open(selection, lambda: None)))
+        return Tap(self, sessions[0])
 
     def put(self, *objects: Object) -> None:
         for entry in objects:
@@ -43,9 +74,10 @@ class Discovery:
                 put(self.state.world, *objects)
                 self.state.note()
 
-        self._in_loop(apply)
+        self.do(apply)
 
-    def _in_loop(self, function: Callable[[], None]) -> None:
+    def do(self, function: Callable[[], None]) -> None:
+        """Runs it in discovery's event loop."""
         if self._loop is None:
             return
         done = threading.Event()
@@ -76,7 +108,17 @@ class Discovery:
         work = asyncio.create_task(self.state.run())
         while self.state.world.stale:
             await self.state.worked()
-        server = Server(self.state, TrustDomain("cluster.local"), credentials, date=now_utc, address=f"{ROUTER}:15110")
+        self.taps = Taps(self.state.world, time.monotonic)
+        server = Server(
+            self.state,
+            TrustDomain("cluster.local"),
+            credentials,
+            date=now_utc,
+            address=f"{ROUTER}:15110",
+            consumers={TAP_LOG: self.taps},
+            tapped=self.taps.level,
+        )
+        self.taps.changed = server.streams.tap_changed
         await server.start()
         sweep = asyncio.create_task(server.sweep())
         self._loop = asyncio.get_running_loop()

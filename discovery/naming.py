@@ -1,0 +1,120 @@
+"""From the addresses of a record to names that operators know, and the reason of plaintext where only the cluster
+tells it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+from discovery.accesslog import Record
+from discovery.entries import Entry, Place
+from discovery.snapshot import PodFacts, ServicePlan
+from mesh import names
+from mesh.reasons import Plaintext
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# The clusters of the bootstrap, which stand for no Service.
+_NO_SERVICE: Final = ("passthrough", "inbound_app")
+
+
+class Known(Protocol):
+    """What is known about the cluster: discovery.world.World."""
+
+    def pod_at(self, address: str) -> PodFacts | None: ...
+    def service_at(self, address: str) -> str | None: ...
+    def plan(self, service: str) -> ServicePlan | None: ...
+
+
+def entry_of(record: Record, reporter: PodFacts, known: Known) -> Entry:
+    """The entry for what the proxy of `reporter` recorded."""
+    if record.outbound:
+        source, destination = _own(reporter, record.source), _dialled(record, known)
+    else:
+        source, destination = _place(record.source, known), _own(reporter, record.upstream or record.local)
+    return Entry(
+        time=(_EPOCH + timedelta(microseconds=record.started_us)).isoformat().replace("+00:00", "Z"),
+        direction="outbound" if record.outbound else "inbound",
+        protocol=record.protocol,
+        reporter=reporter.key,
+        source=source,
+        destination=destination,
+        latency_ms=record.duration_us / 1000,
+        received_bytes=record.received_bytes,
+        sent_bytes=record.sent_bytes,
+        tls=bool(record.tls),
+        tls_version=record.tls,
+        peer=record.peer,
+        reason="" if record.tls else reason_of(record, reporter, known),
+        method=record.method,
+        authority=record.authority,
+        path=record.path,
+        status=record.status,
+        flags=record.flags,
+        failure=record.failure,
+    )
+
+
+def reason_of(record: Record, reporter: PodFacts, known: Known) -> str:
+    """Why a plaintext record was plaintext; empty where nothing was dialled."""
+    if record.reason or not record.upstream:
+        return record.reason
+    if not record.outbound:
+        client = known.pod_at(host_of(record.source))
+        if client is None:
+            return Plaintext.EXTERNAL.value
+        # A meshed client's own proxy knows more than the server can.
+        return (Plaintext.TLS_FAILED if client.meshed else Plaintext.NOT_MESHED).value
+    return _passed_through(record, reporter, known).value
+
+
+def _passed_through(record: Record, reporter: PodFacts, known: Known) -> Plaintext:
+    """No listener of discovery's took it."""
+    host, port = host_of(record.local), port_of(record.local)
+    if service := known.service_at(host):
+        plan = known.plan(service)
+        if plan and plan.unsupported:
+            return Plaintext.UNSUPPORTED_SERVICE
+        meshed = any(port.identities for port in plan.ports) if plan else False
+        return _not_configured(reporter, (service,)) if meshed else Plaintext.NOT_MESHED
+    pod = known.pod_at(host)
+    if pod is None:
+        return Plaintext.EXTERNAL
+    if not pod.meshed:
+        return Plaintext.NOT_MESHED
+    if port in names.RESERVED_PORTS or port in pod.skipped:
+        return Plaintext.SKIPPED_PORT
+    return _not_configured(reporter, (f"{pod.namespace}/",))
+
+
+def _not_configured(reporter: PodFacts, owners: tuple[str, ...]) -> Plaintext:
+    return Plaintext.DISCOVERY_UNAVAILABLE if reporter.reach.covers(owners) else Plaintext.OUT_OF_REACH
+
+
+def _own(reporter: PodFacts, address: str) -> Place:
+    return Place(address, reporter.workload, reporter.key)
+
+
+def _place(address: str, known: Known) -> Place:
+    pod = known.pod_at(host_of(address))
+    return Place(address, pod.workload, pod.key) if pod else Place(address)
+
+
+def _dialled(record: Record, known: Known) -> Place:
+    """Where the client wanted to go, and who it was that answered."""
+    pod = known.pod_at(host_of(record.upstream)) or known.pod_at(host_of(record.local))
+    if record.cluster and record.cluster not in _NO_SERVICE and not record.cluster.startswith("pod/"):
+        # A Service's second address family is a cluster of its own (discovery.snapshot).
+        service = record.cluster.removesuffix("/v6").removesuffix("/v4")
+    else:
+        found = known.service_at(host_of(record.local))
+        service = f"{found}:{port_of(record.local)}" if found else ""
+    return Place(record.local, pod.workload if pod else "", pod.key if pod else "", service)
+
+
+def host_of(address: str) -> str:
+    """`fd00::1` of `[fd00::1]:80`."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def port_of(address: str) -> int:
+    """0 where there is none."""
+    text = address.rpartition(":")[2]
+    return int(text) if text.isdigit() else 0
