@@ -31,6 +31,8 @@ class Server(ThreadingHTTPServer):
 
     address_family = socket.AF_INET6 if os.path.exists("/proc/net/if_inet6") else socket.AF_INET  # noqa: PTH110
     daemon_threads = True
+    # What servers have (SOMAXCONN was 128 for decades); Python's 5 is full when the process waits for a processor.
+    request_queue_size = 128
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:

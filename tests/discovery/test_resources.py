@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.api import discovery_pb2, stats_pb2
+from discovery.api import Message, discovery_pb2, hcm_pb2, stats_pb2, tcp_proxy_pb2
 from discovery.clusters import build_cluster
+from discovery.listeners import build_listener
 from discovery.protocols import Protocol
 from discovery.resources import CLUSTER, resource, response
 from discovery.statistics import http_statistics
@@ -46,6 +47,24 @@ def test_the_version_is_of_the_content_alone() -> None:
 def test_a_cluster_without_a_pin_is_never_built() -> None:
     with pytest.raises(ValueError, match="no identity"):
         build_cluster("a", [], Mode.STRICT, Protocol.HTTP)
+
+
+@pytest.mark.parametrize("protocol", [Protocol.HTTP, Protocol.TCP])
+def test_peers_that_are_too_busy_to_accept_are_tried_for_ten_seconds(protocol: Protocol) -> None:
+    timeout = build_cluster("a", ["x"], Mode.OPTIONAL, protocol).connect_timeout
+    (chain,) = build_listener("a", "10.96.0.1", 80, "a", protocol).filter_chains
+    config = chain.filters[-1].typed_config
+    if protocol is Protocol.TCP:
+        attempts = unpacked(config, tcp_proxy_pb2.TcpProxy()).max_connect_attempts.value
+    else:
+        manager = unpacked(config, hcm_pb2.HttpConnectionManager())
+        attempts = 1 + manager.route_config.virtual_hosts[0].routes[0].route.retry_policy.num_retries.value
+    assert attempts * timeout.seconds >= 10
+
+
+def unpacked(packed: Message, into: Message) -> Message:
+    assert packed.Unpack(into)
+    return into
 
 
 def test_the_statistics_scope_is_written_by_hand_until_the_package_knows_it() -> None:
