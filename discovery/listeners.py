@@ -38,8 +38,9 @@ from discovery.tls import ALPN_TCP, packed
 DETECTION_S: Final = 0.05
 # How often a connection is tried before the client is told. More than the failures that take an address out
 # (discovery.clusters): the last ones find the next priority. And at CONNECT_TIMEOUT_S each it is ten seconds for peers
-# that are too busy to accept: the kernel drops the SYN while a listener's queue is full, and without a mesh the client's
-# own kernel would try again for two minutes. A refusal costs a round trip, so a dead application is told of at once.
+# that are too busy to accept: the kernel drops the SYN while a listener's queue is full, and without a mesh the
+# client's own kernel would try again for two minutes. A refusal costs a round trip, so a dead application is told of
+# at once.
 CONNECT_ATTEMPTS: Final = 10
 # After an answer that ends the connection Envoy waits so long for the client to close first; the end of a WebSocket is
 # always that, and its client waits for the server. Not zero: closing at once with bytes of the client unread is a
