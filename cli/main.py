@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "check": ("check", "Find out what is wrong with autotls, or what would keep it from being installed."),
     "stat": ("stat", "Show how much traffic workloads received, and which share of it was mutual TLS."),
     "edges": ("edges", "Show who talks to whom, with which identities, and whether by mutual TLS."),
+    "tap": ("tap", "Watch requests and connections of a workload as they end."),
     "identity": ("identity", "Compare the certificate that a pod serves now with the one issued."),
     "prove": ("prove", "Make one real connection from a pod to a Service and report each step."),
     "version": ("version", "Print the version of this command and of the control plane."),

@@ -51,7 +51,7 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     max_rps: float = 0.0
 
 
-class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+class Place(msgspec.Struct, frozen=True):
     """One end: `address` as `ip:port`, and what is known to be there, as `namespace/kind/name`, `namespace/name` and
     `namespace/service:port`."""
 
@@ -61,7 +61,7 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
     service: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True):
     """One finished request or connection as the proxy of `reporter` saw it.
 
     `time` is when it began (RFC 3339, UTC). `tls`: it was on the wire as mutual TLS of `tls_version`, with `peer` on
