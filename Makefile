@@ -111,6 +111,7 @@ goldens: venv ## rewrite the golden answers to the recorded reviews; read the di
 BENCHES := webhook issuance secrets_throughput
 BENCHES += mesh
 BENCHES += stat
+BENCHES += dashboard
 BENCHES += pod_start
 
 .PHONY: bench

@@ -34,6 +34,7 @@ TEST_APT_PACKAGES: Final = {
     "setpriv": "util-linux",
     "taskset": "util-linux",
     "shellcheck": "shellcheck",
+    "chromium": "chromium",
 }
 """What the tests and `make lint` call besides the node's own programs."""
 

@@ -46,6 +46,7 @@ STRICT_REGISTRATION_TEMPLATE: Final = "autotls-strict-registration"
 WEBHOOK: Final = "autotls-webhook"
 CA: Final = "autotls-ca"
 DISCOVERY: Final = "autotls-discovery"
+DASHBOARD: Final = "autotls-dashboard"
 # The ServiceAccount that may tap, the audience of its tokens, and the verb on pods that taps are allowed by.
 TAP: Final = "autotls-tap"
 TAP_VERB: Final = "tap"
@@ -81,6 +82,8 @@ RESERVED_PORTS: Final = range(15100, 15200)
 # Control-plane ports.
 WEBHOOK_PORT: Final = 8443
 HEALTH_PORT: Final = 9090
+# On the pod's loopback only.
+DASHBOARD_PORT: Final = 8080
 
 # Never injected, whatever their labels say: a broken sidecar there would take the cluster with it.
 SYSTEM_NAMESPACES: Final = frozenset({"kube-system", "kube-node-lease"})

@@ -21,8 +21,8 @@ class Edge:
     protocols: set[str] = field(default_factory=set[str])
 
 
-def edges(book: Ledger, kind: Kind = Kind.DEPLOYMENT, namespace: str | None = None) -> tuple[Edge, ...]:
-    """Every pair with traffic of which one end is of that kind and namespace (None: any), ordered by names.
+def edges(book: Ledger, kind: Kind | None = Kind.DEPLOYMENT, namespace: str | None = None) -> tuple[Edge, ...]:
+    """Every pair with traffic of which one end is of that kind (None: any workload) and namespace, ordered by names.
 
     Clients' proxies know both ends, so they are asked; a server's proxy only for plaintext of clients that have none or
     whose traffic does not pass it. `Kind.NAMESPACE` puts all workloads of a namespace together.
@@ -51,15 +51,15 @@ def _once(book: Ledger) -> Iterable[Flow]:
                 yield flow
 
 
-def _end(party: Party, kind: Kind) -> Party:
+def _end(party: Party, kind: Kind | None) -> Party:
     if kind is not Kind.NAMESPACE:
         return party
     return Party(party.namespace, party.namespace) if party.namespace else party
 
 
-def _wanted(party: Party, kind: Kind, namespace: str | None) -> bool:
+def _wanted(party: Party, kind: Kind | None, namespace: str | None) -> bool:
     if namespace is not None and party.namespace != namespace:
         return False
     if kind is Kind.NAMESPACE:
         return bool(party.namespace)
-    return party.workload is not None and party.workload.kind == kind
+    return party.workload is not None and kind in (None, party.workload.kind)

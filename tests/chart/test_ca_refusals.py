@@ -13,7 +13,7 @@ from discovery.kinds import ENDPOINT_SLICES, SERVICES
 from kube.apply import apply, create, delete, path_of
 from kube.client import Api, connect
 from kube.errors import ForbiddenError, NotFoundError
-from kube.kinds import MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES, PODS
+from kube.kinds import MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES, NODES, PODS
 from mesh import names
 from tests.chart.chart import NAMESPACE
 from tests.chart.conftest import Installed
@@ -256,6 +256,9 @@ async def test_nobody_else_is_bound_by_the_policies(admin: Api) -> None:
         (names.DISCOVERY, "GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/{names.DISCOVERY_TLS_SECRET}"),
         (names.DISCOVERY, "GET", f"/api/v1/namespaces/{SHOP}/configmaps"),
         (names.DISCOVERY, "DELETE", f"/api/v1/namespaces/{SHOP}/pods/x"),
+        (names.DASHBOARD, "GET", "/api/v1/secrets"),
+        (names.DASHBOARD, "GET", f"/api/v1/namespaces/{SHOP}/configmaps"),
+        (names.DASHBOARD, "GET", f"/api/v1/namespaces/{SHOP}/pods/x:15120/proxy/metrics"),
         (names.WEBHOOK, "PATCH", f"{MUTATING_WEBHOOK_CONFIGURATIONS}/{names.REGISTRATION}"),
     ],
 )
@@ -271,6 +274,12 @@ async def test_rbac_refuses_what_is_not_needed(
 @pytest.mark.parametrize("path", [NAMESPACES, PODS, SERVICES, ENDPOINT_SLICES])
 async def test_discovery_may_list_what_it_mirrors(enforced: Installed, path: str) -> None:
     async with connect(kubeconfig=enforced.kubeconfig_of(names.DISCOVERY)) as api:
+        assert b'"items"' in await api.request("GET", path)
+
+
+@pytest.mark.parametrize("path", [PODS, SERVICES, NODES])
+async def test_dashboard_may_list_what_it_mirrors(enforced: Installed, path: str) -> None:
+    async with connect(kubeconfig=enforced.kubeconfig_of(names.DASHBOARD)) as api:
         assert b'"items"' in await api.request("GET", path)
 
 

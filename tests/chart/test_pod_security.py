@@ -35,14 +35,14 @@ def violations(pod: dict[str, Any]) -> list[str]:
     return found
 
 
-@pytest.fixture(params=[names.WEBHOOK, names.CA, names.DISCOVERY])
+@pytest.fixture(params=[names.WEBHOOK, names.CA, names.DISCOVERY, names.DASHBOARD])
 def pod(request: pytest.FixtureRequest) -> dict[str, Any]:
     return render().get("Deployment", request.param)["spec"]["template"]["spec"]
 
 
 def test_no_other_object_makes_pods() -> None:
     makers = {item["metadata"]["name"] for item in render().objects if "template" in item.get("spec", {})}
-    assert makers == {names.WEBHOOK, names.CA, names.DISCOVERY}
+    assert makers == {names.WEBHOOK, names.CA, names.DISCOVERY, names.DASHBOARD}
 
 
 def test_the_check_itself_finds_what_it_should() -> None:

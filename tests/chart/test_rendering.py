@@ -54,11 +54,13 @@ def test_object_names_are_the_ones_the_code_knows() -> None:
     assert found >= {
         f"Deployment/{names.WEBHOOK}",
         f"Deployment/{names.DISCOVERY}",
+        f"Deployment/{names.DASHBOARD}",
         f"Deployment/{names.CA}",
         f"Service/{names.WEBHOOK}",
         f"Service/{names.DISCOVERY}",
         f"ServiceAccount/{names.WEBHOOK}",
         f"ServiceAccount/{names.DISCOVERY}",
+        f"ServiceAccount/{names.DASHBOARD}",
         f"ServiceAccount/{names.CA}",
         f"PodDisruptionBudget/{names.WEBHOOK}",
         f"PodDisruptionBudget/{names.DISCOVERY}",
@@ -68,6 +70,17 @@ def test_object_names_are_the_ones_the_code_knows() -> None:
         f"MutatingWebhookConfiguration/{names.REGISTRATION}",
     }
     assert f"MutatingWebhookConfiguration/{names.STRICT_REGISTRATION}" not in found
+
+
+def test_dashboard_can_be_left_out_whole() -> None:
+    rendered = render("--set=dashboard.enabled=false")
+    assert not [item["kind"] for item in rendered.objects if item["metadata"]["name"] == names.DASHBOARD]
+
+
+def test_nothing_in_the_cluster_leads_to_the_pages_but_a_port_forward() -> None:
+    ports = render().get("Deployment", names.DASHBOARD)["spec"]["template"]["spec"]["containers"][0]["ports"]
+    assert [port["containerPort"] for port in ports] == [names.HEALTH_PORT]
+    assert names.DASHBOARD not in {item["metadata"]["name"] for item in render().of("Service")}
 
 
 def test_no_object_appears_twice() -> None:
@@ -131,7 +144,7 @@ def test_service_reaches_the_port(name: str, port: int, target: int) -> None:
     assert [(entry["port"], ports[entry["targetPort"]]) for entry in service["ports"]] == [(port, target)]
 
 
-@pytest.mark.parametrize("name", [names.WEBHOOK, names.CA, names.DISCOVERY])
+@pytest.mark.parametrize("name", [names.WEBHOOK, names.CA, names.DISCOVERY, names.DASHBOARD])
 def test_probes_ask_the_health_port(name: str) -> None:
     [container] = render().get("Deployment", name)["spec"]["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
