@@ -109,7 +109,7 @@ goldens: venv ## rewrite the golden answers to the recorded reviews; read the di
 # Modules of bench/, in this order. Each ends in bench.budget.report(...): value, baseline of the same run, ratio, budget,
 # verdict. A missed budget is printed, never a failure; one table of all of them comes last.
 BENCHES := webhook issuance secrets_throughput
-BENCHES += mesh
+BENCHES += mesh proxy_memory
 BENCHES += stat
 BENCHES += dashboard
 BENCHES += pod_start

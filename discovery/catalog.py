@@ -10,13 +10,15 @@ from discovery.endpoints import build_endpoints
 from discovery.listeners import build_listener
 from discovery.pins import Pins
 from discovery.resources import CLUSTER, ENDPOINTS, LISTENER, Resource, resource
-from discovery.scope import EVERYWHERE, Reach
+from discovery.scope import EVERYBODY, EVERYTHING, Reach
 from discovery.snapshot import PortPlan
 from discovery.tls import Mode
 from discovery.world import Planned
 
 Resources = Mapping[str, Mapping[str, Resource]]
 _TYPES: Final = (CLUSTER, ENDPOINTS, LISTENER)
+_NO_TABLE: Final[Mapping[str, Resource]] = {}
+_NOTHING: Final[Resources] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +33,26 @@ class Change:
 
 
 class View:
-    """What proxies of one mode and one reach are sent. Those without a reach share the catalog's own tables."""
+    """What proxies of one mode and one reach are sent: tables that all such views share, and entries of its own."""
 
-    def __init__(self, mode: Mode, reach: Reach, everything: Resources) -> None:
+    def __init__(self, mode: Mode, reach: Reach, shared: Resources, everything: Resources) -> None:
         self.mode, self.reach = mode, reach
-        self._tables: Resources
-        self._own: dict[str, dict[str, Resource]] | None = None
-        if reach.entries is None:
-            self._tables = everything
-        else:
-            self._own = {
-                type_url: {name: entry for name, entry in table.items() if reach.covers(entry.owners)}
-                for type_url, table in everything.items()
-            }
-            self._tables = self._own
+        self._shared = shared
+        self._own: dict[str, dict[str, Resource]] = {type_url: {} for type_url in _TYPES}
+        if shared is not everything:
+            for type_url, table in everything.items():
+                self._own[type_url] = {name: entry for name, entry in table.items() if self._is_own(entry)}
+
+    def _is_own(self, entry: Resource) -> bool:
+        if self.reach.entries is None and (not self.reach.home or EVERYBODY in entry.owners):
+            return False
+        return self.reach.covers(entry.owners)
 
     def get(self, type_url: str, name: str) -> Resource | None:
-        return self._tables.get(type_url, {}).get(name)
+        return self._shared.get(type_url, _NO_TABLE).get(name) or self._own.get(type_url, _NO_TABLE).get(name)
 
     def names(self, type_url: str) -> Iterable[str]:
-        return self._tables.get(type_url, {}).keys()
+        return [*self._shared.get(type_url, _NO_TABLE), *self._own.get(type_url, _NO_TABLE)]
 
     def take(self, changes: Sequence[Change]) -> list[tuple[str, str]]:
         """Follows the catalog; gives the (type, name) pairs that are another thing now for these proxies."""
@@ -58,16 +60,14 @@ class View:
         for change in changes:
             if change.mode is not self.mode:
                 continue
-            after = change.after if change.after and self.reach.covers(change.after.owners) else None
-            if after is None and not (change.before and self.reach.covers(change.before.owners)):
+            if not any(self.reach.covers(entry.owners) for entry in (change.before, change.after) if entry):
                 continue
             mine.append((change.type_url, change.name))
-            if self._own is not None:
-                table = self._own[change.type_url]
-                if after is None:
-                    table.pop(change.name, None)
-                else:
-                    table[change.name] = after
+            own = self._own[change.type_url]
+            if change.after and self._is_own(change.after):
+                own[change.name] = change.after
+            else:
+                own.pop(change.name, None)
         return mine
 
 
@@ -78,13 +78,20 @@ class Catalog:
         self._tables: dict[Mode, dict[str, dict[str, Resource]]] = {
             mode: {type_url: {} for type_url in _TYPES} for mode in Mode
         }
+        # The part that is for everybody.
+        self._common: dict[Mode, dict[str, dict[str, Resource]]] = {
+            mode: {type_url: {} for type_url in _TYPES} for mode in Mode
+        }
         self._plans: dict[str, PortPlan] = {}
         self._owned: dict[str, frozenset[str]] = {}
         self._pins: dict[str, Pins] = {}
         self._due: dict[str, float] = {}
 
-    def view(self, mode: Mode, reach: Reach = EVERYWHERE) -> View:
-        return View(mode, reach, self._tables[mode])
+    def view(self, mode: Mode, reach: Reach = EVERYTHING) -> View:
+        everything = self._tables[mode]
+        if reach.entries is not None:
+            return View(mode, reach, _NOTHING, everything)
+        return View(mode, reach, self._common[mode] if reach.home else everything, everything)
 
     @property
     def next_due(self) -> float | None:
@@ -146,15 +153,20 @@ class Catalog:
         if before and (before.version, before.owners) == (entry.version, entry.owners):
             return None
         table[entry.name] = entry
+        if EVERYBODY in entry.owners:
+            self._common[mode][entry.type_url][entry.name] = entry
+        else:
+            self._common[mode][entry.type_url].pop(entry.name, None)
         return Change(mode, entry.type_url, entry.name, before, entry)
 
     def _remove(self, name: str) -> list[Change]:
         self._plans.pop(name, None)
         self._pins.pop(name, None)
         self._due.pop(name, None)
-        return [
-            Change(mode, type_url, name, before, None)
-            for mode in Mode
-            for type_url in _TYPES
-            if (before := self._tables[mode][type_url].pop(name, None))
-        ]
+        changes: list[Change] = []
+        for mode in Mode:
+            for type_url in _TYPES:
+                self._common[mode][type_url].pop(name, None)
+                if before := self._tables[mode][type_url].pop(name, None):
+                    changes.append(Change(mode, type_url, name, before, None))
+        return changes

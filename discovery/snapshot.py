@@ -12,7 +12,7 @@ from typing import Final
 from discovery.backends import Backend, backends_of
 from discovery.kinds import EndpointSlice, Service, ServicePort
 from discovery.protocols import NO_PORTS, PortSet, Protocol, protocol_of, undeclared_protocol
-from discovery.scope import Reach, reach_of
+from discovery.scope import EVERYBODY, Reach, reach_of
 from discovery.unsupported import Unsupported, unsupported
 from mesh import names
 from mesh.config import MeshConfig
@@ -122,7 +122,7 @@ class Endpoint:
 class PortPlan:
     """One port of one Service in one address family: a listener, a cluster and its endpoints, all named `name`.
 
-    `owners` is what a reach may name: `namespace/service`, and `namespace/` for a pod's own address.
+    `owners` is what a reach may name: `namespace/service`, `namespace/` for a pod's own address, and EVERYBODY.
     """
 
     name: str
@@ -139,11 +139,15 @@ class PortPlan:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """That a Service sends connections to this port of this address, and what they speak."""
+    """That a Service sends connections to this port of this address, and what they speak.
+
+    `named`: the Service is headless, so DNS gives out the address itself.
+    """
 
     address: str
     port: int
     protocol: Protocol
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,7 @@ def plan_service(
     slices = tuple(slices)
     opaque = _opaque_of(service.metadata, namespace, config)
     reason = unsupported(service)
+    headless = not service.spec.virtual_addresses
     ports: list[PortPlan] = []
     targets: set[Target] = set()
     for port in service.spec.ports or ():
@@ -179,7 +184,7 @@ def plan_service(
         # Not-ready addresses too: who dials a pod by its address does not ask for readiness.
         backends = backends_of(slices, port.name, all_of_them=True)
         protocol = protocol_of(port, _target_ports(port, backends), opaque)
-        targets.update(Target(backend.address, backend.port, protocol) for backend in backends)
+        targets.update(Target(backend.address, backend.port, protocol, headless) for backend in backends)
         if reason is None:
             ports.extend(_plans(service, port, protocol, slices, pods))
     return ServicePlan(tuple(ports), tuple(sorted(targets, key=str)), reason)
@@ -199,7 +204,7 @@ def _plans(
         backends = backends_of(slices, port.name, families=(f"IPv{version}",))
         endpoints = tuple(_endpoint(backend, pods, service.metadata.namespace) for backend in backends)
         name = f"{key}:{port.port}" + (f"/v{version}" if position else "")
-        yield PortPlan(name, (key,), address, port.port, protocol, endpoints)
+        yield PortPlan(name, (EVERYBODY, key), address, port.port, protocol, endpoints)
 
 
 def _endpoint(backend: Backend, pods: Mapping[str, PodFacts], namespace: str) -> Endpoint:
@@ -232,20 +237,21 @@ def _opaque_of(service: ObjectMeta, namespace: ObjectMeta | None, config: MeshCo
     return PortSet.parse(",".join(config.proxy.opaque_ports))
 
 
-def plan_pod(pod: PodFacts, targets: Iterable[tuple[str, Target]]) -> tuple[PortPlan, ...]:
+def plan_pod(pod: PodFacts, targets: Iterable[tuple[str, Target]], *, named: bool = False) -> tuple[PortPlan, ...]:
     """One plan for each address and reachable port of a meshed pod; `targets` are (service key, Target) of it.
 
-    A Service's word about the protocol is worth more than a container port's name.
+    A Service's word about the protocol is worth more than a container port's name. Addresses that no headless Service
+    gives out, now or before (`named`), are for those alone that may know them: docs/adr/0023.
     """
     if not pod.meshed:
         return ()
     protocols: dict[tuple[str, int], Protocol] = {
         (address, port): protocol for address in pod.addresses for port, protocol in pod.ports
     }
-    owners = {f"{pod.namespace}/"}
+    owners = {f"{pod.namespace}/", EVERYBODY} if named else {f"{pod.namespace}/"}
     declared: dict[tuple[str, int], set[Protocol]] = {}
     for service, target in targets:
-        owners.add(service)
+        owners.update({service, EVERYBODY} if target.named else {service})
         declared.setdefault((target.address, target.port), set()).add(target.protocol)
     for place, said in declared.items():
         # Services that contradict each other: bytes, which are right for everything.

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from discovery.inbound import reachable_ports
 from discovery.kinds import EndpointSlice, Service
+from discovery.scope import EVERYBODY
 from discovery.snapshot import NOTHING, PodFacts, PortPlan, ServicePlan, Target, plan_pod, plan_service, pod_facts
 from discovery.unsupported import Unsupported
 from mesh.config import MeshConfig
@@ -197,8 +198,11 @@ class World:
 
     def _pod_plan(self, key: str) -> Iterator[Planned]:
         pod = self._facts.get(key)
-        after = plan_pod(pod, self._targets_of(pod)) if pod else ()
-        if self._pod_plans.get(key, ()) == after:
+        before = self._pod_plans.get(key, ())
+        # An address that moves from one slice to another is in none for a moment; its listener must not go and come.
+        named = any(EVERYBODY in plan.owners for plan in before)
+        after = plan_pod(pod, self._targets_of(pod), named=named) if pod else ()
+        if before == after:
             return
         _put(self._pod_plans, key, after or None)
         yield Planned(f"pod/{key}", after)

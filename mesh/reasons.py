@@ -24,6 +24,6 @@ class Plaintext(StrEnum):
     # Not through a listener of discovery's.
     NO_REDIRECT = "no_redirect"  # the client's pod has no redirect container (PSS baseline or restricted)
     UNSUPPORTED_SERVICE = "unsupported_service"  # see discovery.unsupported
-    OUT_OF_REACH = "out_of_reach"  # the client's pod or namespace narrowed what it reaches
+    OUT_OF_REACH = "out_of_reach"  # meshed, but not among what the client is configured for (setting `reach`)
     EXTERNAL = "external"  # no address of this cluster
     DISCOVERY_UNAVAILABLE = "discovery_unavailable"  # the client never got its configuration

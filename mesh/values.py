@@ -12,6 +12,7 @@ from mesh.quantity import ZERO, Quantity, QuantityError
 _MAX_PORT_ENTRIES: Final = 128
 _PORTS: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?\Z", re.ASCII)
 _MAX_REACH_ENTRIES: Final = 256
+REACH_ALL: Final = "*"
 # RFC 1123 labels; a Service's name is one too (RFC 1035).
 _LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _REACH: Final = re.compile(rf"{_LABEL}(?:/{_LABEL})?\Z", re.ASCII)
@@ -58,10 +59,12 @@ def _port_range(entry: str) -> str:
 
 
 def reach_list(text: str) -> str:
-    """Namespaces and `namespace/service` names in canonical form, `data/postgres,shop`; at least one."""
+    """Namespaces and `namespace/service` names in canonical form, `data/postgres,shop`; at least one, or `*`."""
+    if text.strip() == REACH_ALL:
+        return REACH_ALL
     entries = [entry.strip() for entry in text.split(",")]
     if len(entries) > _MAX_REACH_ENTRIES or not all(_REACH.match(entry) for entry in entries):
-        raise ValueError("namespaces and namespace/service names")
+        raise ValueError("namespaces and namespace/service names, or *")
     return ",".join(entries)
 
 

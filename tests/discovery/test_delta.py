@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from discovery.api import cluster_pb2, discovery_pb2, endpoint_pb2, listener_pb2
 from discovery.delta import Subscriber
+from discovery.kinds import EndpointSlice, Service
 from discovery.own import own_resources
 from discovery.pins import LINGER_S
 from discovery.requests import Request
 from discovery.resources import CLUSTER, ENDPOINTS, LISTENER, WILDCARD_TYPES
 from discovery.scope import Reach
 from discovery.tls import Mode
+from mesh.pod import Pod
 from tests.discovery.cluster import Mesh
 from tests.discovery.objects import endpoint_slice, pod, service
 
@@ -84,6 +86,8 @@ def current(mesh: Mesh, client: Client) -> dict[str, dict[str, str]]:
 
 PODS = [f"10.0.0.{n}" for n in range(1, 5)]
 SERVICES = ["a", "b", "c"]
+HEADLESS = "c"
+REACHES = [Reach(), Reach(home="shop"), Reach(home="elsewhere"), Reach(frozenset({"shop/a"}))]
 
 change = st.one_of(
     st.tuples(st.just("pod"), st.sampled_from(range(4)), st.booleans(), st.sampled_from(["x", "y"])),
@@ -106,7 +110,8 @@ def apply(mesh: Mesh, client: Client, step: tuple) -> None:
         case ("slice", name, numbers):
             client.hear(mesh.put(endpoint_slice(name, *(PODS[n] for n in sorted(numbers)))))
         case ("service", name):
-            client.hear(mesh.put(service(name, f"10.96.0.{SERVICES.index(name) + 1}")))
+            addresses = [] if name == HEADLESS else [f"10.96.0.{SERVICES.index(name) + 1}"]
+            client.hear(mesh.put(service(name, *addresses)))
         case ("no service", name):
             mesh.world.set_service(f"shop/{name}", None)
             client.hear(mesh.work())
@@ -118,7 +123,7 @@ def apply(mesh: Mesh, client: Client, step: tuple) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(change, max_size=25), st.sampled_from([Reach(), Reach(frozenset({"shop/a"}))]), st.sampled_from(Mode))
+@given(st.lists(change, max_size=25), st.sampled_from(REACHES), st.sampled_from(Mode))
 def test_deltas_applied_are_the_whole_state(steps: list[tuple], reach: Reach, mode: Mode) -> None:
     mesh = Mesh()
     client = Client(mesh, mode, reach)
@@ -244,3 +249,25 @@ def test_strict_has_no_plaintext_way_out_and_optional_has_one_for_peers_that_all
     mesh.put(strict_peer)
     again = endpoint_pb2.ClusterLoadAssignment.FromString(Client(mesh).bytes[ENDPOINTS, "shop/a:80"])
     assert [group.priority for group in again.endpoints] == [0]
+
+
+def test_a_proxy_without_a_reach_is_sent_services_named_addresses_and_the_pods_of_its_namespace() -> None:
+    mesh = Mesh()
+    clients = {home: Client(mesh, reach=Reach(home=home)) for home in ("shop", "elsewhere")}
+
+    def put(*objects: Pod | Service | EndpointSlice) -> None:
+        changes = mesh.put(*objects)
+        for client in clients.values():
+            client.hear(changes)
+
+    put(pod("web-0", "10.0.0.1"), service("web", "10.96.0.1"), endpoint_slice("web", "10.0.0.1"))
+    assert clients["shop"].held[LISTENER].keys() == {"shop/web:80", "pod/10.0.0.1:8080"}
+    assert clients["elsewhere"].held[LISTENER].keys() == {"shop/web:80"}
+    # From the moment that DNS gives its address out it is for everybody, and nothing changes for who knew it.
+    before = dict(clients["shop"].held[LISTENER])
+    put(service("peers"), endpoint_slice("peers", "10.0.0.1"))
+    assert clients["elsewhere"].held[LISTENER].keys() == {"shop/web:80", "pod/10.0.0.1:8080"}
+    assert clients["shop"].held[LISTENER] == before
+    # It stays that way, so that an address between two slices keeps its connections.
+    put(endpoint_slice("peers"))
+    assert clients["elsewhere"].held[LISTENER].keys() == {"shop/web:80", "pod/10.0.0.1:8080"}

@@ -6,7 +6,7 @@ import pytest
 
 from discovery.errors import PeerError, Refusal
 from discovery.peers import authenticate, claimed_pod, peer_address, still_valid
-from discovery.scope import Reach, reach_of
+from discovery.scope import EVERYBODY, EVERYTHING, Reach, reach_of
 from tests.discovery.cluster import Mesh
 from tests.discovery.objects import identity, namespace, pod
 
@@ -77,13 +77,14 @@ def test_a_stream_is_valid_while_its_pod_is_the_one_that_opened_it() -> None:
     assert not still_valid(None, identity("client"), "uid-client", "10.0.0.1")
 
 
-def test_reach_is_the_pods_own_or_its_namespaces_or_everything() -> None:
+def test_reach_is_the_pods_own_or_its_namespaces_or_what_can_be_expected() -> None:
     own = pod("a", annotations={"config.autotls.io/reach": "data/db, shop"}).metadata
     assert reach_of(own, namespace(reach="x").metadata) == Reach(frozenset({"data/db", "shop"}))
     assert reach_of(pod("a").metadata, namespace(reach="x").metadata) == Reach(frozenset({"x"}))
-    assert reach_of(pod("a").metadata, namespace().metadata) == Reach()
-    # Nothing readable in it: everything, because a typo must not take TLS away.
-    assert reach_of(pod("a", annotations={"config.autotls.io/reach": "!!"}).metadata, None) == Reach()
+    assert reach_of(pod("a").metadata, namespace(reach=" * ").metadata) == EVERYTHING
+    assert reach_of(pod("a").metadata, namespace().metadata) == Reach(home="shop")
+    # Nothing readable in it: as if it were not there, because a typo must not take TLS away.
+    assert reach_of(pod("a", annotations={"config.autotls.io/reach": "!!"}).metadata, None) == Reach(home="shop")
 
 
 def test_a_reach_covers_services_and_pods_of_its_namespaces() -> None:
@@ -94,3 +95,12 @@ def test_a_reach_covers_services_and_pods_of_its_namespaces() -> None:
     assert reach.covers(("data/", "data/db"))
     assert not reach.covers(("data/", "data/cache"))
     assert Reach().covers(())
+
+
+def test_without_a_reach_it_is_what_is_for_everybody_and_the_pods_of_the_own_namespace() -> None:
+    reach = Reach(home="shop")
+    assert reach.covers((EVERYBODY, "data/db"))
+    assert reach.covers(("shop/", "shop/web"))
+    assert not reach.covers(("data/", "data/cache"))
+    # A Service of the own namespace that sends to a pod of another says nothing about the pod's own address.
+    assert not reach.covers(("data/", "shop/web"))

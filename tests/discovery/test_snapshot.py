@@ -192,10 +192,18 @@ def test_a_meshed_pods_addresses_are_planned_with_what_services_say_about_them()
     assert headless.ports == ()
     plans = plan_pod(facts(database), [("shop/db", target) for target in headless.targets])
     assert [(p.name, p.protocol, p.owners) for p in plans] == [
-        ("pod/10.0.0.1:5000", Protocol.HTTP, ("shop/", "shop/db")),
-        ("pod/10.0.0.1:9999", Protocol.TCP, ("shop/", "shop/db")),
+        ("pod/10.0.0.1:5000", Protocol.HTTP, ("*", "shop/", "shop/db")),
+        ("pod/10.0.0.1:9999", Protocol.TCP, ("*", "shop/", "shop/db")),
     ]
     assert plan_pod(facts(pod("db-0", "10.0.0.1", meshed=False)), []) == ()
+
+
+def test_addresses_that_no_headless_service_gives_out_are_not_for_everybody() -> None:
+    server = pod("web-0", "10.0.0.1")
+    found = plan_service(service("web", "10.96.0.1"), [endpoint_slice("web", "10.0.0.1")], addresses(server), CONFIG)
+    assert [plan.owners for plan in found.ports] == [("*", "shop/web")]
+    (plan,) = plan_pod(facts(server), [("shop/web", target) for target in found.targets])
+    assert plan.owners == ("shop/", "shop/web")
 
 
 def test_peers_reach_declared_ports_and_targets_of_services_and_never_ours() -> None:

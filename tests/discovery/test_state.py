@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from discovery.resources import CLUSTER, LISTENER
-from discovery.scope import EVERYWHERE
+from discovery.scope import EVERYTHING
 from discovery.state import State
 from discovery.tls import Mode
 from tests.discovery.objects import CONFIG, endpoint_slice, namespace, pod, service
@@ -48,7 +48,7 @@ async def test_it_is_synced_once_everything_listed_is_worked_off_and_follows_wha
         api,
     ):
         assert state.synced
-        view = state.view(Mode.OPTIONAL, EVERYWHERE)
+        view = state.view(Mode.OPTIONAL, EVERYTHING)
         assert set(view.names(LISTENER)) == {"shop/web:80", "pod/10.0.0.1:8080"}
         seen: list[tuple[str, str]] = []
         state.publish = lambda changes, _pods: seen.extend((c.type_url, c.name) for c in changes)
@@ -62,7 +62,7 @@ async def test_it_is_synced_once_everything_listed_is_worked_off_and_follows_wha
 
 async def test_proxies_of_one_mode_and_reach_share_a_view_that_goes_with_the_last_of_them() -> None:
     async with mirrored() as (state, _):
-        one, two = (state.view(Mode.STRICT, EVERYWHERE) for _ in range(2))
+        one, two = (state.view(Mode.STRICT, EVERYTHING) for _ in range(2))
         assert one is two
         assert len(state.views()) == 1
         del one, two

@@ -61,6 +61,8 @@ def test_annotation_of_the_pod_wins_over_its_namespaces() -> None:
         pytest.param("opaque-ports", "", "opaque_ports", "", id="an empty list takes the default away"),
         ("wait-seconds", "0", "wait_seconds", 0),
         ("drain-seconds", "3600", "drain_seconds", 3600),
+        ("reach", " shop, data/db", "reach", "shop,data/db"),
+        pytest.param("reach", " * ", "reach", "*", id="a reach without an end"),
         ("proxy-image", "registry.example.com/mesh/proxy:2", "image", "registry.example.com/mesh/proxy:2"),
         ("proxy-image", "registry.example.com/mesh:2", "image", "registry.example.com/mesh:2"),
         ("proxy-image", "localhost:5000/proxy", "image", "localhost:5000/proxy"),
