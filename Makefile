@@ -109,11 +109,11 @@ goldens: venv ## rewrite the golden answers to the recorded reviews; read the di
 # Modules of bench/, in this order. Each ends in bench.budget.report(...): value, baseline of the same run, ratio, budget,
 # verdict. A missed budget is printed, never a failure; one table of all of them comes last.
 BENCHES := webhook issuance secrets_throughput
-BENCHES += mesh proxy_memory
+BENCHES += mesh proxy_memory discovery
 BENCHES += stat
 BENCHES += dashboard
-BENCHES += pod_start
+BENCHES += pod_start first_connection
 
 .PHONY: bench
-bench: up ## every budget next to a baseline of the same run (quiet machine, about 10 minutes)
+bench: up ## every budget next to a baseline of the same run (quiet machine, about 20 minutes)
 	@$(PYTHON) -m bench $(BENCHES)

@@ -31,6 +31,7 @@ BUDGET_MS: Final = 400.0
 DEADLINE_S: Final = 120.0
 INJECTED, NO_OP, PLAIN = "injected", "no-op containers", "plain"
 _POLL_S: Final = 0.05
+_SCRIPT: Final = "date +%s%N; exec sleep 600"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,10 @@ class Place:
         return f"/api/v1/namespaces/{self.namespace}/pods"
 
 
-def pod(place: Place, kind: str, name: str) -> dict[str, Any]:
-    """The pod of that kind; only the injected one is left to the webhook."""
+def pod(place: Place, kind: str, name: str, script: str = _SCRIPT) -> dict[str, Any]:
+    """The pod of that kind; only the injected one is left to the webhook. `script` is its application."""
     container = {"image": place.image, "imagePullPolicy": "IfNotPresent"}
-    app = {**container, "name": "app", "command": ["sh", "-c", "date +%s%N; exec sleep 600"]}
+    app: dict[str, Any] = {**container, "name": "app", "command": ["sh", "-c", script]}
     spec: dict[str, Any] = {"containers": [app], "terminationGracePeriodSeconds": 0}
     if kind == NO_OP:
         spec["initContainers"] = [
@@ -61,9 +62,9 @@ def pod(place: Place, kind: str, name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-async def start_ms(place: Place, kind: str, name: str) -> float:
-    """Milliseconds from the POST to the application's first line. Raises TimeoutError."""
-    body = json.dumps(pod(place, kind, name)).encode()
+async def start_ms(place: Place, kind: str, name: str, script: str = _SCRIPT, *, keep: bool = False) -> float:
+    """Milliseconds from the POST to the application's first line; the pod stays if `keep`. Raises TimeoutError."""
+    body = json.dumps(pod(place, kind, name, script)).encode()
     created_ns = time.time_ns()
     answer = json.loads(await place.api.request("POST", place.pods, body=body))
     sidecars = [each["name"] for each in answer["spec"].get("initContainers") or ()]
@@ -73,21 +74,22 @@ async def start_ms(place: Place, kind: str, name: str) -> float:
         async with asyncio.timeout(DEADLINE_S):
             return (await _first_line(place, name) - created_ns) / 1e6
     finally:
-        await _delete(place, name)
+        if not keep:
+            await delete(place, name)
 
 
 async def _first_line(place: Place, name: str) -> int:
     while True:
         try:
             text = await place.api.request("GET", f"{place.pods}/{name}/log", query=(("container", "app"),))
-            if text.endswith(b"\n"):
-                return int(text)
+            if b"\n" in text:
+                return int(text.splitlines()[0])
         except ApiError:
             pass  # its container does not exist yet
         await asyncio.sleep(_POLL_S)
 
 
-async def _delete(place: Place, name: str) -> None:
+async def delete(place: Place, name: str) -> None:
     await place.api.request("DELETE", f"{place.pods}/{name}", query=(("gracePeriodSeconds", "0"),))
     async with asyncio.timeout(DEADLINE_S):
         while True:
