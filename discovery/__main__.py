@@ -1,11 +1,12 @@
 """`python -m discovery`: mirrors the cluster, then serves the proxies until SIGTERM.
 
 Exit codes: 0 after SIGTERM, 1 for a fault (Kubernetes restarts it), 2 for a configuration that cannot work.
-Environment: AUTOTLS_CONFIG, AUTOTLS_HEALTH_PORT (9090).
+Environment: AUTOTLS_CONFIG, AUTOTLS_POD_NAME, AUTOTLS_HEALTH_PORT (9090).
 """
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 import time
@@ -16,9 +17,12 @@ from typing import Final
 import structlog
 
 from discovery.ads import Server
+from discovery.alarms import Alarms
 from discovery.credentials import ServerCredentials
 from discovery.errors import CredentialsError
-from discovery.loggers import TAP_LOG
+from discovery.fallbacks import Fallbacks
+from discovery.loggers import FALLBACK_LOG, TAP_LOG
+from discovery.sink import Consumer
 from discovery.state import State
 from discovery.tap_access import Access
 from discovery.tap_server import TapServer
@@ -59,10 +63,15 @@ async def run(config: MeshConfig, folder: Path, health_port: int) -> None:
 
     async with Health(missing).served(health_port), connect() as api, asyncio.TaskGroup() as group:
         state.mirror(api)
+        alarms = Alarms(api, state.world, instance=os.environ.get("AUTOTLS_POD_NAME", "discovery"))
         tasks = [
             group.create_task(state.run_reflectors(), name="reflectors"),
             group.create_task(state.run(), name="state"),
-            group.create_task(_serve(api, state, config, credentials, serving=serving, stop=stop), name="ads"),
+            group.create_task(alarms.run(), name="alarms"),
+            group.create_task(
+                _serve(api, state, config, credentials, fallbacks=alarms.consumer, serving=serving, stop=stop),
+                name="ads",
+            ),
         ]
         await stop.wait()
         _log.info("stopping", drain_s=DRAIN_S)
@@ -77,6 +86,7 @@ async def _serve(
     config: MeshConfig,
     credentials: ServerCredentials,
     *,
+    fallbacks: Fallbacks,
     serving: asyncio.Event,
     stop: asyncio.Event,
 ) -> None:
@@ -89,7 +99,8 @@ async def _serve(
     await ready
     taps = Taps(state.world, time.monotonic)
     trust_domain = TrustDomain.parse(config.trust_domain)
-    server = Server(state, trust_domain, credentials, date=_now, consumers={TAP_LOG: taps}, tapped=taps.level)
+    consumers: dict[str, Consumer] = {TAP_LOG: taps, FALLBACK_LOG: fallbacks}
+    server = Server(state, trust_domain, credentials, date=_now, consumers=consumers, tapped=taps.level)
     taps.changed = server.streams.tap_changed
     await server.start()
     door = TapServer(taps, Access(api), lambda tap: sum(taps.matches(tap, pod) for pod in server.streams.pods()))

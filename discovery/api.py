@@ -16,6 +16,7 @@ als_pb2: Final[Any] = importlib.import_module("envoy.service.accesslog.v3.als_pb
 any_pb2: Final[Any] = importlib.import_module("google.protobuf.any_pb2")
 backoff_pb2: Final[Any] = importlib.import_module("envoy.config.core.v3.backoff_pb2")
 base_pb2: Final[Any] = importlib.import_module("envoy.config.core.v3.base_pb2")
+cel_pb2: Final[Any] = importlib.import_module("envoy.extensions.access_loggers.filters.cel.v3.cel_pb2")
 circuit_breaker_pb2: Final[Any] = importlib.import_module("envoy.config.cluster.v3.circuit_breaker_pb2")
 cluster_pb2: Final[Any] = importlib.import_module("envoy.config.cluster.v3.cluster_pb2")
 common_pb2: Final[Any] = importlib.import_module("envoy.extensions.transport_sockets.tls.v3.common_pb2")

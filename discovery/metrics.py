@@ -27,6 +27,11 @@ SINK_ENTRIES: Final = Counter(
 )
 TAPS: Final = Gauge("autotls_discovery_taps", "Open sessions of `autotls tap`")
 TAPS_REFUSED: Final = Counter("autotls_discovery_refused_taps", "Taps refused, by HTTP status", ["status"])
+FALLBACKS: Final = Gauge(
+    "autotls_discovery_plaintext_to_meshed",
+    "1 for each client and meshed server (namespace/kind/name) between which plaintext was seen in the last 10 minutes",
+    ["client", "server"],
+)
 CERTIFICATE_LOADS: Final = Counter(
     "autotls_discovery_certificate_loads", "Serving certificate files taken up or refused", ["outcome"]
 )

@@ -13,8 +13,9 @@ import msgspec
 from discovery.ads import Server
 from discovery.credentials import ServerCredentials
 from discovery.entries import Entry, Line, Selection
+from discovery.fallbacks import Fallback, Fallbacks
 from discovery.kinds import EndpointSlice, Service
-from discovery.loggers import TAP_LOG
+from discovery.loggers import FALLBACK_LOG, TAP_LOG
 from discovery.state import State
 from discovery.taps import Session, Taps
 from mesh.pod import Pod
@@ -58,6 +59,8 @@ class Discovery:
         self._stop: asyncio.Event | None = None
         self._started = threading.Event()
         self.state: State | None = None
+        # What the alarms would say.
+        self.fallbacks: list[Fallback] = []
         self.taps: Taps
 
     def tap(self, selection: Selection) -> Tap:
@@ -109,13 +112,14 @@ class Discovery:
         while self.state.world.stale:
             await self.state.worked()
         self.taps = Taps(self.state.world, time.monotonic)
+        fallbacks = Fallbacks(self.state.world, self.fallbacks.append, time.monotonic)
         server = Server(
             self.state,
             TrustDomain("cluster.local"),
             credentials,
             date=now_utc,
             address=f"{ROUTER}:15110",
-            consumers={TAP_LOG: self.taps},
+            consumers={TAP_LOG: self.taps, FALLBACK_LOG: fallbacks},
             tapped=self.taps.level,
         )
         self.taps.changed = server.streams.tap_changed

@@ -124,6 +124,12 @@ def test_a_fallback_is_counted_and_its_cause_is_in_the_counters(
         found = attempts(samples(client))[cluster_label(svc)]
         assert refine(found, server_without_identity=server_says) is expected
     assert own_fault(samples(client)) is None
+    if sabotage is foreign_client:
+        return  # nor does discovery believe who it is
+    # Discovery is told, once for the pair.
+    (said,) = eventually(lambda: fleet.discovery.fallbacks)
+    assert (said.client.key, said.server) == ("shop/client-0", "shop/pod/web-0")
+    print(expected, repr(said.failure))
 
 
 def test_a_client_without_identity_is_told_nothing_and_passes_everything_through(fleet: Fleet) -> None:
