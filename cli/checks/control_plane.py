@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from cli.checks.model import Check, Result, Section, fail, ok, skip, warn
+from cli.checks.model import Check, Finding, Result, Section, Verdict, fail, of_findings, ok, skip, warn
 from cli.checks.preflight import REACHABLE
 from cli.checks.view import View
 from kube.errors import ApiError, ForbiddenError, NotFoundError
@@ -11,7 +11,9 @@ from kube.kinds import Lease
 from mesh import names
 from mesh.config import parse_duration
 from mesh.pod import Pod
+from mesh.version import VERSION
 
+_VERSION_LABEL: Final = "app.kubernetes.io/version"
 _SPEC: Final[dict[str, Any]] = {
     "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
     "containers": [
@@ -62,6 +64,19 @@ async def _available(view: View, name: str) -> Result:
     if there < wanted or found.status.updated_replicas < wanted:
         return warn(told + f", {found.status.updated_replicas} are up to date", hint)
     return ok(told)
+
+
+async def _version(view: View) -> Result:
+    findings: list[Finding] = []
+    for name in (names.WEBHOOK, names.CA, names.DISCOVERY):
+        found = await view.deployment(name)
+        version = found.metadata.label(_VERSION_LABEL) if found else None
+        if found and version != VERSION:
+            message = f"it is of version {version or 'unknown'}, this command of {VERSION}"
+            findings.append(
+                Finding(Verdict.WARN, f"deployment {name}", message, "use the command of that version, or upgrade")
+            )
+    return of_findings(findings, VERSION, "Deployments are of another version")
 
 
 async def _leader(view: View) -> Result:
@@ -142,6 +157,7 @@ SECTION: Final = Section(
         Check("webhook-available", "the webhook is up", _webhook_up),
         Check("ca-available", "the CA is up", _ca_up),
         Check("discovery-available", "discovery is up", _discovery_up),
+        Check("control-plane-version", "the control plane is of this command's version", _version),
         Check("ca-leader", "one replica of the CA leads", _leader),
         Check("strict-registration", "strict pods are registered for", _strict_registered),
         Check("webhook-called", "the API server calls the webhook", _webhook_called),

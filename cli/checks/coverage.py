@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+from cli.checks.conflicts import CLASHES
 from cli.checks.model import Check, Finding, Result, Section, Verdict, of_findings
 from cli.checks.view import View
 from cli.checks.workload import Owner, owner_of
@@ -26,6 +27,7 @@ _EXPECTED: Final = frozenset(
         SkipReason.SYSTEM_NAMESPACE,
         SkipReason.CONTROL_PLANE,
         SkipReason.MIRROR_POD,
+        *CLASHES,  # a check of their own
     }
 )
 _QUOTA_KEYS: Final = {

@@ -5,14 +5,21 @@ from typing import Final
 
 import msgspec
 
-from cli.checks import certificates, control_plane, coverage, preflight, sidecars
+from cli.checks import certificates, conflicts, control_plane, coverage, data_plane, preflight, sidecars
 from cli.checks.model import Check, Outcome, Result, Section, Verdict, fail, skip
 from cli.checks.view import View
 from kube.errors import ForbiddenError, UnreachableError
 from mesh.errors import AutotlsError
 
 BEFORE_INSTALLING: Final = (preflight.SECTION,)
-INSTALLED: Final = (control_plane.SECTION, certificates.SECTION, coverage.SECTION, sidecars.SECTION)
+INSTALLED: Final = (
+    control_plane.SECTION,
+    certificates.SECTION,
+    coverage.SECTION,
+    sidecars.SECTION,
+    data_plane.SECTION,
+    conflicts.SECTION,
+)
 
 
 async def run_checks(sections: Sequence[Section], view: View) -> AsyncIterator[Outcome]:

@@ -8,9 +8,10 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from cli.installation import Registration, find_registration, read_config
+from discovery.kinds import ServiceSpec
 from kube.client import Api
 from kube.errors import ForbiddenError, NotFoundError
-from kube.kinds import CONFIG_MAPS, NAMESPACES, NODES, PODS, ConfigMap, HasMetadata, Node, Secret
+from kube.kinds import CONFIG_MAPS, NAMESPACES, NODES, PODS, ConfigMap, HasMetadata, Node, Secret, collection_path
 from kube.read import get, list_all
 from mesh import names
 from mesh.config import MeshConfig
@@ -42,6 +43,26 @@ class Deployment(Wire, frozen=True):
     status: DeploymentStatus = DeploymentStatus()
 
 
+class SeenServiceSpec(ServiceSpec, frozen=True):
+    external_traffic_policy: str | None = None
+
+
+class SeenService(Wire, frozen=True):
+    """A Service with what conflicts are found by, beyond what discovery reads."""
+
+    metadata: ObjectMeta
+    spec: SeenServiceSpec = SeenServiceSpec()
+
+    def selects(self, pod: Pod) -> bool:
+        """Whether the pod is behind it; False for a Service whose endpoints are written by hand."""
+        wanted, labels = self.spec.selector, pod.metadata.labels or {}
+        return (
+            bool(wanted)
+            and self.metadata.namespace == pod.metadata.namespace
+            and all(labels.get(key) == value for key, value in (wanted or {}).items())
+        )
+
+
 class View:
     """A cluster at `now`, through `api`. Reads raise ApiError; ForbiddenError is left to whoever runs the checks.
 
@@ -55,7 +76,8 @@ class View:
         self.only = only
         self._read: dict[str, Any] = {}
 
-    async def _once(self, what: str, read: Callable[[], Awaitable[T]]) -> T:
+    async def once(self, what: str, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` gave the first time it was asked for by the name `what`."""
         if what not in self._read:
             self._read[what] = await read()
         return cast(T, self._read[what])
@@ -71,7 +93,7 @@ class View:
         async def read() -> Mapping[str, Namespace]:
             return {each.metadata.name: each for each in await list_all(self.api, NAMESPACES, Namespace)}
 
-        return await self._once("namespaces", read)
+        return await self.once("namespaces", read)
 
     async def pods(self) -> tuple[Pod, ...]:
         """Pods that are neither finished nor going, of `only` where that is set."""
@@ -81,10 +103,15 @@ class View:
             found = await list_all(self.api, path, Pod)
             return tuple(pod for pod in found if not pod.finished and not pod.metadata.deletion_timestamp)
 
-        return await self._once("pods", read)
+        return await self.once("pods", read)
+
+    async def services(self) -> tuple[SeenService, ...]:
+        """Services of the namespaces whose pods are looked at."""
+        path = collection_path("v1", "services", self.only)
+        return await self.once("services", lambda: list_all(self.api, path, SeenService))
 
     async def nodes(self) -> tuple[Node, ...]:
-        return await self._once("nodes", lambda: list_all(self.api, NODES, Node))
+        return await self.once("nodes", lambda: list_all(self.api, NODES, Node))
 
     async def oldest_kubelet(self) -> KubeletVersion | None:
         """The oldest kubelet that counts for the webhook (webhook.sources); None where there is none."""
@@ -99,7 +126,7 @@ class View:
         return min(versions, default=None)
 
     async def registration(self, name: str = names.REGISTRATION) -> Registration | None:
-        return await self._once(name, lambda: find_registration(self.api, name))
+        return await self.once(name, lambda: find_registration(self.api, name))
 
     async def config(self) -> MeshConfig:
         """The installed configuration. Raises MissingError, ConfigError."""
@@ -113,11 +140,11 @@ class View:
                 )
             return config
 
-        return await self._once("config", read)
+        return await self.once("config", read)
 
     async def bundle(self) -> TrustBundle:
         """The roots that are trusted now. Raises MissingError when the CA has made none yet."""
-        return await self._once("bundle", self._bundle)
+        return await self.once("bundle", self._bundle)
 
     async def _bundle(self) -> TrustBundle:
         pem = await self._root_secret_bundle() or await self._published_bundle() or await self._registered_bundle()

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Final
 
+from mesh import names
 from mesh.pod import Pod
+from mesh.workload import workload_of
 
-_HASH_LABEL: Final = "pod-template-hash"
-_RESTARTABLE: Final = {"StatefulSet": "statefulset", "DaemonSet": "daemonset"}
+_RESTARTABLE: Final = frozenset({"deployment", "statefulset", "daemonset"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +21,30 @@ class Owner:
 
     @property
     def text(self) -> str:
-        return f"{self.kind.lower()} {self.namespace}/{self.name}"
+        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 def owner_of(pod: Pod) -> Owner:
-    """The workload of a pod: a Deployment where its ReplicaSet's name says so, else the controller, else the pod."""
+    """The workload of a pod (mesh.workload), and how it gets a new one."""
     namespace, name = pod.metadata.namespace, pod.metadata.name
     kubectl = f"kubectl -n {namespace}"
-    controller = next((ref for ref in pod.metadata.owner_references or () if ref.controller), None)
-    if controller is None:
+    workload = workload_of(pod)
+    if workload.kind == "pod":
         restart = f"{kubectl} get pod {name} -o yaml > pod.yaml; {kubectl} replace --force -f pod.yaml"
-        return Owner("Pod", namespace, name, restart)
-    digest = pod.metadata.label(_HASH_LABEL)
-    if controller.kind == "ReplicaSet" and digest and controller.name.endswith(f"-{digest}"):
-        deployment = controller.name.removesuffix(f"-{digest}")
-        return Owner("Deployment", namespace, deployment, f"{kubectl} rollout restart deployment/{deployment}")
-    if controller.kind in _RESTARTABLE:
-        restart = f"{kubectl} rollout restart {_RESTARTABLE[controller.kind]}/{controller.name}"
-        return Owner(controller.kind, namespace, controller.name, restart)
-    # A Job's or a bare ReplicaSet's controller makes a new pod for one that was deleted.
-    return Owner(controller.kind, namespace, controller.name, f"{kubectl} delete pod {name}")
+    elif workload.kind in _RESTARTABLE:
+        restart = f"{kubectl} rollout restart {workload.kind}/{workload.name}"
+    else:
+        # A Job's or a bare ReplicaSet's controller makes a new pod for one that was deleted.
+        restart = f"{kubectl} delete pod {name}"
+    return Owner(workload.kind, namespace, workload.name, restart)
+
+
+def is_injected(pod: Pod) -> bool:
+    """Whether the pod has our sidecar."""
+    return any(each.name == names.PROXY_CONTAINER for each in pod.spec.init_containers or ())
+
+
+def runs(pod: Pod) -> bool:
+    """Whether its sidecar runs, in the kubelet's words."""
+    statuses = (each for each in pod.status.init_container_statuses or () if each.name == names.PROXY_CONTAINER)
+    return any(each.state and each.state.running is not None for each in statuses)

@@ -16,6 +16,7 @@ from ca.profile import Lifetimes
 from cli import output
 from cli.checks.model import Verdict
 from cli.checks.view import View
+from cli.checks.workload import is_injected
 from cli.commands.check import COLOURS
 from cli.errors import EXIT_FAILED, EXIT_OK, CliError
 from cli.installation import find_control_plane
@@ -118,7 +119,7 @@ async def _look(api: HttpApi, view: View, pod: Pod) -> Report:
     config, bundle = await view.config(), await view.bundle()
     namespace, name = pod.metadata.namespace, pod.metadata.name
     identity = str(TrustDomain.parse(config.trust_domain).workload(namespace, pod.spec.service_account))
-    if not any(each.name == names.PROXY_CONTAINER for each in pod.spec.init_containers or ()):
+    if not is_injected(pod):
         lacking = Comparison(State.NOT_SERVED, Verdict.FAIL, "it has no sidecar")
         return Report(pod, identity, None, None, lacking, f"autotls check -n {namespace} says why")
     issued = await _issued(view, pod)

@@ -16,7 +16,6 @@ from discovery.snapshot import PodFacts, PortPlan, ServicePlan, plan_pod, plan_s
 from discovery.unsupported import Unsupported
 from kube.kinds import collection_path
 from kube.read import list_all
-from mesh import names
 from mesh.pod import Namespace, ObjectMeta, Pod
 
 _NOT_FOUND_HINT: Final = "kubectl -n {namespace} get {what}"
@@ -153,8 +152,3 @@ def _port_of(service: Service, goal: Goal) -> ServicePort:
 async def _namespace(view: View, name: str) -> ObjectMeta | None:
     found = await view.find(f"/api/v1/namespaces/{name}", Namespace)
     return found.metadata if found else None
-
-
-def is_injected(pod: Pod) -> bool:
-    """Whether the pod has our sidecar at all."""
-    return any(each.name == names.PROXY_CONTAINER for each in pod.spec.init_containers or ())

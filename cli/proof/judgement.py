@@ -7,9 +7,10 @@ from enum import StrEnum
 from typing import Final
 
 from cli.checks.model import Verdict
+from cli.checks.workload import is_injected, runs
 from cli.proof.attempt import Evidence
 from cli.proof.envoy import Host, Leaf
-from cli.proof.facts import Facts, is_injected
+from cli.proof.facts import Facts
 from discovery.protocols import PortSet
 from discovery.scope import REACH_ANNOTATION
 from discovery.snapshot import Endpoint
@@ -59,8 +60,7 @@ def pod_step(pod: Pod, control_plane: str) -> Step:
     if pod.metadata.label(names.MESH_LABEL) != control_plane:
         told = pod.metadata.label(names.MESH_LABEL) or "none"
         return Step(StepId.POD, Verdict.FAIL, f"it belongs to another mesh ({told})", f"this one is {control_plane}")
-    state = _state_of(pod, names.PROXY_CONTAINER)
-    if state is None or state.running is None:
+    if not runs(pod):
         hint = f"{where} logs {pod.metadata.name} -c {names.PROXY_CONTAINER}"
         return Step(StepId.POD, Verdict.FAIL, "its sidecar does not run", hint)
     version = pod.metadata.annotation(names.VERSION_ANNOTATION) or "unknown"

@@ -24,7 +24,7 @@ from mesh import names
 from mesh.config import MeshConfig, parse_config
 from mesh.pod import Namespace, ObjectMeta, Pod
 from mesh.svid import TrustBundle, certificate_pem, private_key_pem
-from tests.ca.authorities import CONSTRAINTS, T0, TRUST_DOMAIN, a_leaf, a_root, an_issuer, secret_data
+from tests.ca.authorities import CONSTRAINTS, LIFETIMES, T0, TRUST_DOMAIN, a_leaf, a_root, an_issuer, secret_data
 from tests.fakes.kubeapi import FakeApi
 from webhook.decision import Inject, decide
 from webhook.patch import build_patch
@@ -32,6 +32,17 @@ from webhook.patch import build_patch
 # The fake API server stamps every object with one time; the certificates' clock is another, so `now` follows it.
 NOW = T0 + timedelta(hours=1)
 OWNER = Owner("autotls")
+
+
+def proxy_metrics(*, connected: int = 1, leaf_ends: datetime = T0 + LIFETIMES.leaf, uptime_s: int = 3600) -> str:
+    """What a proxy says, as far as `check` asks; by default it serves the leaf of `Authorities.identity`."""
+    name = "envoy_listener_ssl_certificate_expiration_unix_time_seconds"
+    return (
+        f"# TYPE envoy_control_plane_connected_state gauge\nenvoy_control_plane_connected_state{{}} {connected}\n"
+        f'{name}{{envoy_tls_certificate="leaf",envoy_listener_address="inbound_mtls"}} {int(leaf_ends.timestamp())}\n'
+        f'{name}{{envoy_tls_certificate="roots",envoy_listener_address="inbound_mtls"}} 2100000000\n'
+        f"envoy_server_uptime{{}} {uptime_s}\n"
+    )
 
 
 class Cluster(FakeApi):
@@ -44,6 +55,8 @@ class Cluster(FakeApi):
         self.refused: set[str] = set()
         self.clock = NOW
         self.config = MeshConfig()
+        # Pod -> what its proxy says on /metrics; an exception is raised instead.
+        self.metrics: dict[str, str | Exception] = {}
 
     async def request(
         self,
@@ -61,6 +74,13 @@ class Cluster(FakeApi):
         if path.endswith("/selfsubjectaccessreviews"):
             asked = json.loads(body or b"")["spec"]["resourceAttributes"]
             return json.dumps({"status": {"allowed": asked["resource"] not in self.refused}}).encode()
+        if path.endswith(f":{names.STATUS_PORT}/proxy/metrics"):
+            self.requests.append((method, path))
+            await self.faults.meet(method, path, body, timeout_s)
+            said = self.metrics[path.split("/")[6].partition(":")[0]]
+            if isinstance(said, Exception):
+                raise said
+            return said.encode()
         if method == "POST" and path.endswith("/pods"):
             body = self._admitted(path.split("/")[4], body or b"")
         answer = await super().request(
@@ -106,6 +126,7 @@ class Cluster(FakeApi):
             "status", {"phase": "Running", "initContainerStatuses": [running] if injected else []}
         )
         self.seed(pod)
+        self.metrics.setdefault(name, proxy_metrics())
         return pod
 
     def edit(self, path: str, **values: Any) -> None:

@@ -14,7 +14,7 @@ from kube import errors
 from mesh import names
 from mesh.svid import TrustBundle
 from tests.ca.authorities import T0, a_root
-from tests.cli.installed import NOW, Authorities, Cluster, empty_cluster, healthy_cluster, worst
+from tests.cli.installed import NOW, Authorities, Cluster, empty_cluster, healthy_cluster, proxy_metrics, worst
 
 REGISTRATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/autotls"
 ROOT = "/api/v1/namespaces/autotls/secrets/autotls-root"
@@ -220,7 +220,9 @@ async def test_a_foreign_secret_of_our_name_is_named() -> None:
 async def test_an_identity_that_expired_is_named_with_the_cas_reason() -> None:
     cluster, authorities = healthy_cluster()
     cluster.seed(authorities.identity(now=NOW - timedelta(hours=20)))
-    assert "expiring: " in words(await broken(cluster, "identities", "warn"))
+    for pod in ("web-1", "web-2"):
+        cluster.metrics[pod] = proxy_metrics(leaf_ends=NOW + timedelta(hours=4))
+    assert "expiring: " in words(await broken(cluster, "identities", "warn", outage_budget="warn"))
 
 
 async def test_no_key_is_ever_shown() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography import x509
 
 from cli.checks.model import Verdict
+from cli.checks.proxies import Proxy, parse_metrics
 from cli.errors import CliError
 from cli.proof.door import Stream
 from cli.proof.facts import Facts
@@ -252,3 +254,20 @@ def test_the_socket_is_the_proxys_alone(pair: tuple[Member, Member]) -> None:
     listening = client.network.run("ss", "-Hltn").stdout.split()
     ports = {entry.rpartition(":")[2] for entry in listening if ":" in entry} - {"*"}
     assert ports == {"15101", "15108", "15120"}
+
+
+def test_what_check_reads_of_a_proxy_is_what_it_serves(fleet: Fleet, pair: tuple[Member, Member]) -> None:
+    client, _ = pair
+    late = fleet.member("late-0", "late", files=False)
+    found = parse_metrics(a_pod(late), late.proxy.status("/metrics")[1])
+    assert (found.connected, found.leaf_ends) == (False, None)
+
+    def served() -> Proxy:
+        return parse_metrics(a_pod(client), client.proxy.status("/metrics")[1])
+
+    assert served().connected
+    renewed = fleet.authority.leaf(identity("client"), valid_until=timedelta(minutes=90))
+    ends = x509.load_pem_x509_certificate(renewed.certificate).not_valid_after_utc
+    assert served().leaf_ends != ends
+    swap_identity(client.proxy.identity, renewed.files())
+    eventually(lambda: served().leaf_ends == ends)
