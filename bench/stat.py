@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -81,7 +81,7 @@ def serve(folder: Path, pods: int) -> None:
     """The API server, on a port that it writes into `folder`/port."""
     looks: dict[str, int] = {}
     listed = {"metadata": {"resourceVersion": "1"}, "items": [pod_object(number) for number in range(pods)]}
-    empty = {"metadata": {"resourceVersion": "1"}, "items": []}
+    empty: dict[str, Any] = {"metadata": {"resourceVersion": "1"}, "items": []}
     # Made beforehand: a real proxy does not cost the machine of the command anything either.
     texts = [[exposition(pod, look, pods) for look in range(2)] for pod in range(pods)]
 
