@@ -3,21 +3,27 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
+import aiohttp
 import click
 
 from cli import output
+from cli.installation import find_control_plane, read_config
 from cli.target import Target, cluster_options, context_namespace
-from kube.client import connect
+from kube.client import Api, connect
+from kube.errors import ApiError
 from mesh.config import ConfigError, parse_duration
 from telemetry.measurement import Measurement
+from telemetry.prometheus import PrometheusMeter, asking
 from telemetry.scrape import Meter
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 DEFAULT_WINDOW: Final = "10s"
+# Asks the proxies although the chart names a Prometheus.
+_NO_PROMETHEUS: Final = "none"
 # Moves to the top of the screen and clears what is below.
 _CLEAR: Final = "\x1b[H\x1b[J"
 
@@ -31,6 +37,7 @@ class Question:
     window_s: float
     form: str
     watch: bool
+    prometheus_url: str | None
 
     @property
     def wide(self) -> bool:
@@ -48,16 +55,23 @@ def question_options(command: _F) -> _F:
         window: str,
         form: str,
         watch: bool,
+        prometheus_url: str | None,
         **kwargs: Any,
     ) -> Any:
         where = None if everywhere else namespace or context_namespace(target) or "default"
-        return command(*args, question=Question(target, where, _seconds(window), form, watch), **kwargs)
+        question = Question(target, where, _seconds(window), form, watch, prometheus_url)
+        return command(*args, question=question, **kwargs)
 
     invoke.__doc__ = command.__doc__
     invoke.__name__ = command.__name__
     invoke.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
     forms = click.Choice(["table", "wide", "json"])
     for option in (
+        click.option(
+            "--prometheus-url",
+            metavar="URL",
+            help="Take the numbers from this Prometheus [the chart's prometheus.url]; none: ask the proxies.",
+        ),
         click.option("-w", "--watch", is_flag=True, help="Again and again, until interrupted."),
         click.option("-o", "--output", "form", type=forms, default="table", show_default=True),
         click.option(
@@ -105,4 +119,19 @@ async def _answer(question: Question, show: Callable[[Measurement], str]) -> Non
 @asynccontextmanager
 async def _measuring(question: Question) -> AsyncGenerator[Callable[[float], Awaitable[Measurement]]]:
     async with connect(kubeconfig=question.target.kubeconfig, context=question.target.context) as api:
-        yield Meter(api, question.namespace).measure
+        url = await _installed_url(api) if question.prometheus_url is None else question.prometheus_url
+        if url in ("", _NO_PROMETHEUS):
+            yield Meter(api, question.namespace).measure
+            return
+        async with aiohttp.ClientSession() as session:
+            yield PrometheusMeter(api, asking(api, url, session), question.namespace).measure
+
+
+async def _installed_url(api: Api) -> str:
+    """The chart's `prometheus.url`; empty where there is none, or the configuration may not be read."""
+    with suppress(ApiError, ConfigError):
+        where = await find_control_plane(api)
+        config = await read_config(api, where) if where else None
+        if config:
+            return config.prometheus_url
+    return ""

@@ -35,6 +35,8 @@ TEST_APT_PACKAGES: Final = {
     "taskset": "util-linux",
     "shellcheck": "shellcheck",
     "chromium": "chromium",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
 }
 """What the tests and `make lint` call besides the node's own programs."""
 

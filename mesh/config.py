@@ -100,6 +100,8 @@ class MeshConfig(_Section, frozen=True):
     # configuration cannot be read through the API).
     pod_security_default: PodSecurityLevel = "privileged"
     excluded_namespaces: tuple[str, ...] = ()
+    # Where `stat` and `edges` find the proxies' series; empty: they ask the proxies themselves.
+    prometheus_url: str = ""
     proxy: ProxyConfig = ProxyConfig()
     identity: IdentityConfig = IdentityConfig()
     lease: LeaseConfig = LeaseConfig()

@@ -63,7 +63,9 @@ def series_of(samples: Samples) -> list[Series]:
     for key, value in samples.items():
         bound = key.rfind(_BOUND)
         if bound > 0 and _BUCKET in key:
-            histograms[key[:bound]][_number(key[bound + len(_BOUND) : key.find(b'"', bound + len(_BOUND))])] = value
+            histograms[key[:bound]][number(key[bound + len(_BOUND) :].partition(b'"')[0].decode(errors="replace"))] = (
+                value
+            )
         else:
             name, _, rest = key.partition(b"{")
             found.append(Series(name.decode(), _labels(rest), value))
@@ -80,7 +82,8 @@ def _labels(text: bytes) -> dict[str, str]:
     }
 
 
-def _number(bound: bytes) -> float:
+def number(bound: str) -> float:
+    """A bucket's bound; what is no number is the infinite one."""
     try:
         return float(bound)
     except ValueError:

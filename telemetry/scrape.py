@@ -7,21 +7,16 @@ Each proxy answers `GET /metrics` on port 15120 (proxy/bootstrap.yaml.in), which
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
-from discovery.kinds import SERVICES, Service
 from kube.client import Api
-from kube.errors import ApiError, ForbiddenError
-from kube.kinds import HasMetadata
-from kube.read import list_all
+from kube.errors import ApiError
 from mesh import names
 from telemetry.exposition import UPTIME, parse, series_of
-from telemetry.kinds import NODES, PODS, SeenNode, SeenPod
+from telemetry.listing import list_cluster
 from telemetry.measurement import Measurement, is_truncated, listed, measurement
 from telemetry.window import UPTIME_LAG_S, Scrape, total
-from telemetry.workloads import Inventory, PodFacts, inventory
-
-K = TypeVar("K", bound=HasMetadata)
+from telemetry.workloads import Inventory, PodFacts
 
 # Envoy matches it against its own names of the series; without it an answer is several times as large.
 FILTER: Final = r"^(autotls\.|server\.(uptime|stats_overflow))"
@@ -46,7 +41,7 @@ class Look:
 class Meter:
     """Measures window after window: the end of one is the beginning of the next.
 
-    `namespace` is only looked at where the whole cluster may not be: what clients elsewhere sent is then not known.
+    `namespace`: see list_cluster.
     """
 
     api: Api
@@ -66,7 +61,7 @@ class Meter:
 
     async def look(self) -> Look:
         """Lists the cluster and scrapes every proxy. Raises ApiError when the pods cannot be listed."""
-        cluster, notes = await self._list()
+        cluster, notes = await list_cluster(self.api, self.namespace)
         gate = asyncio.Semaphore(CONCURRENCY)
         proxies = [pod for pod in cluster.pods if pod.meshed]
         async with asyncio.TaskGroup() as group:
@@ -84,32 +79,6 @@ class Meter:
             except ApiError as error:
                 return error.reason
         return Scrape(asyncio.get_running_loop().time(), parse(text))
-
-    async def _list(self) -> tuple[Inventory, tuple[str, ...]]:
-        notes: list[str] = []
-        pods = await self._pods(notes)
-        services, nodes = await asyncio.gather(
-            self._optional(SERVICES, Service, notes, "Services are not known by name"),
-            self._optional(NODES, SeenNode, notes, "the kubelet's probes are counted as plaintext"),
-        )
-        return inventory(pods, services, nodes), tuple(notes)
-
-    async def _pods(self, notes: list[str]) -> tuple[SeenPod, ...]:
-        try:
-            return await list_all(self.api, PODS, SeenPod)
-        except ForbiddenError:
-            if self.namespace is None:
-                raise
-        found = await list_all(self.api, f"/api/v1/namespaces/{self.namespace}/pods", SeenPod)
-        notes.append(f"only pods of {self.namespace} may be listed: plaintext from clients elsewhere is not counted")
-        return found
-
-    async def _optional(self, path: str, kind: type[K], notes: list[str], without: str) -> tuple[K, ...]:
-        try:
-            return await list_all(self.api, path, kind)
-        except ForbiddenError:
-            notes.append(f"{path.rpartition('/')[2]} may not be listed: {without}")
-            return ()
 
 
 def between(looks: Sequence[Look]) -> Measurement:

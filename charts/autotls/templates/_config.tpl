@@ -14,6 +14,7 @@ controlPlaneNamespace: {{ .Release.Namespace | quote }}
 mode: {{ .Values.mode }}
 podSecurityDefault: {{ .Values.podSecurityDefault }}
 excludedNamespaces: {{ .Values.excludedNamespaces | uniq | sortAlpha | toJson }}
+prometheusUrl: {{ .Values.prometheus.url | quote }}
 proxy:
   {{- toYaml $proxy | nindent 2 }}
 identity:
