@@ -125,6 +125,7 @@ class Counters:
         self._add(series.SENT, 1000 * times, labels)
 
     def _duration(self, labels: dict[str, str], times: int, us: int) -> None:
+        self._add(f"{series.REQUEST_US}_count", times, labels)
         for bound in (*BUCKETS, float("inf")):
             self._add(f"{series.REQUEST_US}_bucket", times if us <= bound else 0, {**labels, "le": str(bound)})
 

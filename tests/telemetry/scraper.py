@@ -1,0 +1,82 @@
+"""A real Prometheus (Debian's) on the loopback, for as long as a test needs it."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import yaml
+
+from telemetry import promql
+from telemetry.prometheus import Ask, asking
+from tests.fakes.kubeapi import FakeApi
+
+DEADLINE_S: Final = 120.0
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, *jobs: dict[str, Any]) -> AsyncGenerator[tuple[str, Ask]]:
+    """Its address, and how to ask it. It looks at every target of `jobs` once a second."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (folder / "prometheus.yml").write_text(
+        yaml.safe_dump({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": list(jobs)})
+    )
+    argv = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "log").open("wb") as log:
+        listen = f"--web.listen-address=127.0.0.1:{port}"
+        process = await asyncio.create_subprocess_exec(*argv, listen, stdout=log, stderr=log)
+    try:
+        async with aiohttp.ClientSession() as session:
+            ask = asking(FakeApi(), url, session)
+            await _until(lambda: _ready(session, url), f"Prometheus, see {folder}/log")
+            yield url, ask
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _until(check: Callable[[], Awaitable[bool]], what: str) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not await check():
+        assert time.monotonic() < end, f"not within {DEADLINE_S:.0f} s: {what}"
+        await asyncio.sleep(0.1)
+
+
+async def _ready(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/-/ready") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+async def instant_of(ask: Ask, holds: Callable[[str], Awaitable[bool]], what: str) -> float:
+    """A time of Prometheus' clock at which `holds`, given that time, is true."""
+    found: list[float] = []
+
+    async def now_holds() -> bool:
+        now = promql.scalar(await ask(promql.NOW, ""))
+        assert now is not None
+        if await holds(f"{now:.3f}"):
+            found.append(round(now, 3))
+        return bool(found)
+
+    await _until(now_holds, what)
+    return found[0]
+
+
+def at(ask: Ask, instant: float) -> Ask:
+    """Asks as if it were that time, so that a test decides where a window ends."""
+
+    async def pinned(query: str, time: str) -> bytes:
+        if query == promql.NOW:
+            return f'{{"status":"success","data":{{"result":[{instant},"{instant}"]}}}}'.encode()
+        return await ask(query, time)
+
+    return pinned
