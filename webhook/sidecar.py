@@ -27,7 +27,6 @@ _FIELD_VARIABLES: Final = {
     "AUTOTLS_POD_NAMESPACE": "metadata.namespace",
     "AUTOTLS_SERVICE_ACCOUNT": "spec.serviceAccountName",
     "AUTOTLS_NODE_NAME": "spec.nodeName",
-    "AUTOTLS_POD_IPS": "status.podIPs",
     # An annotation that is not there gives an empty value: no port declared.
     "AUTOTLS_PORTS": f"metadata.annotations['{names.PORTS_ANNOTATION}']",
 }
@@ -108,7 +107,6 @@ def environment(settings: PodSettings, config: MeshConfig, *, redirect: bool) ->
         "AUTOTLS_DRAIN_SECONDS": str(settings.drain_seconds),
         "AUTOTLS_SKIP_INBOUND_PORTS": settings.skip_inbound_ports,
         "AUTOTLS_SKIP_OUTBOUND_PORTS": settings.skip_outbound_ports,
-        "AUTOTLS_OPAQUE_PORTS": settings.opaque_ports,
         "AUTOTLS_REDIRECT": "on" if redirect else "off",
     }
     fields: list[dict[str, Any]] = [

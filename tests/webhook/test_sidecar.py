@@ -17,7 +17,6 @@ VARIABLES = {
     "AUTOTLS_POD_NAMESPACE": "metadata.namespace",
     "AUTOTLS_SERVICE_ACCOUNT": "spec.serviceAccountName",
     "AUTOTLS_NODE_NAME": "spec.nodeName",
-    "AUTOTLS_POD_IPS": "status.podIPs",
     "AUTOTLS_TRUST_DOMAIN": "cluster.local",
     "AUTOTLS_CONTROL_PLANE_NAMESPACE": "autotls",
     "AUTOTLS_DISCOVERY_ADDRESS": "autotls-discovery.autotls.svc.cluster.local:15110",
@@ -29,7 +28,6 @@ VARIABLES = {
     "AUTOTLS_DRAIN_SECONDS": "5",
     "AUTOTLS_SKIP_INBOUND_PORTS": "",
     "AUTOTLS_SKIP_OUTBOUND_PORTS": "",
-    "AUTOTLS_OPAQUE_PORTS": "25,587,3306,4444,5432,6379,9300,11211",
     "AUTOTLS_REDIRECT": "on",
 }
 
