@@ -84,9 +84,9 @@ def held_mb(objects: Iterable[Object], *, reach: str = "") -> float:
         fleet.discovery.put(
             *objects, pod(client.name, client.address, service_account="client", annotations=annotations)
         )
-        fleet.discovery.start()
+        fleet.discovery.start(within_s=300)
         wanted = client.static_listeners + in_scope(fleet, reach)
-        eventually(lambda: listeners(client) == wanted, within_s=120, what=f"{wanted} listeners")
+        eventually(lambda: listeners(client) == wanted, within_s=300, what=f"{wanted} listeners")
         time.sleep(_SETTLE_S)
         return anonymous_bytes(client.proxy.envoy_pid) / 1e6
 

@@ -92,11 +92,11 @@ class Discovery:
         self._loop.call_soon_threadsafe(run)
         assert done.wait(10)
 
-    def start(self) -> None:
+    def start(self, *, within_s: float = 20) -> None:
         self._started.clear()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._started.wait(20)
+        assert self._started.wait(within_s)
 
     def _run(self) -> None:
         enter(self._network.namespace)
