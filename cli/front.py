@@ -6,7 +6,8 @@ machine: the first visit brings a key in the address, which becomes a cookie.
 """
 
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -56,7 +57,7 @@ class Front:
         backend: Backend,
         *,
         key: str,
-        tap: Callable[[Mapping[str, str]], AsyncIterator[Event]],
+        tap: Callable[[Mapping[str, str]], AsyncGenerator[Event, None]],
         check: Callable[[], Awaitable[Iterable[Checked]]],
         now: Callable[[], datetime],
     ) -> None:
@@ -159,6 +160,7 @@ class Front:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         answer.headers.update(pages.SECURITY_HEADERS)
         await answer.prepare(request)
-        async for name, data in self._tap(dict(request.query)):
-            await answer.write(f"event: {name}\ndata: {data}\n\n".encode())
+        async with aclosing(self._tap(dict(request.query))) as events:
+            async for name, data in events:
+                await answer.write(f"event: {name}\ndata: {data}\n\n".encode())
         return answer

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "tap": ("tap", "Watch requests and connections of a workload as they end."),
     "identity": ("identity", "Compare the certificate that a pod serves now with the one issued."),
     "prove": ("prove", "Make one real connection from a pod to a Service and report each step."),
+    "dashboard": ("dashboard", "Open the web page of the mesh."),
     "version": ("version", "Print the version of this command and of the control plane."),
     "completion": ("completion", "Print a completion script for bash, zsh or fish."),
 }

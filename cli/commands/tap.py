@@ -65,8 +65,8 @@ def command(  # noqa: PLR0913, PLR0917 - click passes options by name
     """
     here = "" if everywhere else namespace or context_namespace(target) or "default"
     selection = Selection(
-        _whose(resource, here),
-        to=_where(to, here) if to else None,
+        whose(resource, here),
+        to=where(to, here) if to else None,
         method=method,
         authority=authority,
         path=path,
@@ -131,8 +131,8 @@ class _Show:
             output.warn(f"{lost} came faster than they could be read, and are lost")
 
 
-def _whose(words: tuple[str, ...], namespace: str) -> entries.Target:
-    """Raises CliError, click.UsageError."""
+def whose(words: tuple[str, ...], namespace: str) -> entries.Target:
+    """`deploy/web`, or all of the namespace (empty: of all). Raises CliError, click.UsageError."""
     if not words:
         return entries.Target(entries.NAMESPACE, namespace)
     found = parse_resources(words)
@@ -143,7 +143,7 @@ def _whose(words: tuple[str, ...], namespace: str) -> entries.Target:
     return _target(found.kind, namespace, found.names[0])
 
 
-def _where(text: str, namespace: str) -> entries.Target:
+def where(text: str, namespace: str) -> entries.Target:
     """`deploy/web`, `shop/deploy/web`, `ns/shop`, `10.0.0.1`. Raises CliError."""
     parts = text.split("/")
     if len(parts) == 1:

@@ -10,6 +10,7 @@
   let source = null;
   let count = 0;
   let waiting = [];
+  let note = ""; // how the tap itself is doing
 
   function cell(text, name) {
     const element = document.createElement("td");
@@ -34,7 +35,12 @@
     waiting = [];
     rows.prepend(...fresh);
     while (rows.childElementCount > MOST_ROWS) rows.lastElementChild.remove();
-    status.textContent = `Running: ${count} seen${count > MOST_ROWS ? `, the last ${MOST_ROWS} shown` : ""}.`;
+    tell();
+  }
+
+  function tell() {
+    const seen = count ? `${count} seen${count > MOST_ROWS ? `, the last ${MOST_ROWS} shown` : ""}` : "nothing seen yet";
+    status.textContent = `Running: ${seen}${note ? `; ${note}` : ""}.`;
   }
 
   function end(words) {
@@ -49,12 +55,14 @@
     event.preventDefault();
     if (source) return;
     count = 0;
+    note = "";
     rows.replaceChildren();
     start.disabled = true;
     stop.disabled = false;
     status.textContent = "Starting …";
     source = new EventSource(`/tap/stream?${new URLSearchParams(new FormData(form))}`);
-    source.addEventListener("open", () => { status.textContent = "Running: nothing seen yet."; });
+    source.addEventListener("open", tell);
+    source.addEventListener("status", (message) => { note = JSON.parse(message.data); tell(); });
     source.addEventListener("entry", (message) => {
       count += 1;
       waiting.push(JSON.parse(message.data));

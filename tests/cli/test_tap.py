@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from cli import tapping as module
-from cli.commands.tap import _account, _where, _whose
+from cli.commands.tap import _account, where, whose
 from cli.errors import CliError
 from cli.tables.tap import as_json, as_line
 from cli.tapping import Status, TapError, tapping
@@ -104,7 +104,7 @@ def test_hostile_text_is_harmless_in_a_line_and_in_json(text: str) -> None:
     ],
 )
 def test_what_to_tap_is_written_as_for_kubectl(words: tuple[str, ...], target: Target) -> None:
-    assert _whose(words, "shop") == target
+    assert whose(words, "shop") == target
 
 
 @pytest.mark.parametrize(
@@ -118,22 +118,22 @@ def test_what_to_tap_is_written_as_for_kubectl(words: tuple[str, ...], target: T
     ],
 )
 def test_where_it_goes_may_be_in_another_namespace_or_an_address(text: str, target: Target) -> None:
-    assert _where(text, "shop") == target
+    assert where(text, "shop") == target
 
 
 @pytest.mark.parametrize("text", ["web", "a/b/c/d", "deploy/", "nonsense/web"])
 def test_what_names_nothing_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(CliError):
-        _where(text, "shop")
+        where(text, "shop")
 
 
 def test_all_namespaces_have_no_workload_of_a_name() -> None:
-    assert _whose((), "") == Target(NAMESPACE)
+    assert whose((), "") == Target(NAMESPACE)
     with pytest.raises(CliError):
-        _whose(("deploy/web",), "")
+        whose(("deploy/web",), "")
     for words in (("au/web",), ("deploy",), ("deploy", "a", "b")):
         with pytest.raises((click.UsageError, CliError)):
-            _whose(words, "shop")
+            whose(words, "shop")
     for account in ("tapper", "ns/", "a/b/c"):
         with pytest.raises(click.BadParameter):
             _account(account)

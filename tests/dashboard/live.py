@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -138,7 +138,7 @@ class Live:
     async def _check(self) -> list[Checked]:
         return self.checks
 
-    async def _tap(self, query: Mapping[str, str]) -> AsyncIterator[Event]:
+    async def _tap(self, query: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         """Every entry of the test's, then one every tenth of a second."""
         self.taps_open += 1
         self.query = dict(query)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 
 import aiohttp
@@ -59,7 +59,7 @@ class World:
         self.seen.append(request)
         return web.Response(text=f"page {request.raw_path}", headers={"Set-Cookie": "a=b", "ETag": '"1"'})
 
-    async def _tap(self, query: Mapping[str, str]) -> AsyncIterator[Event]:
+    async def _tap(self, query: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         self.tapping += 1
         try:
             while True:
