@@ -5,7 +5,8 @@
 Real Envoys in network namespaces, one Service, a router for kube-proxy. Four paths take turns in every round: `direct`
 (no proxy), `plaintext` (our proxies with the same filters, TLS taken out at 15108), `ours` (mutual TLS), and
 `reference` (bench/reference/bootstrap.yaml, mutual TLS, same inbound mode). h2load sends at a fixed rate whatever the
-answers do, all connections at the same moment, so there are bursts of 16. CPU is what the kernel counted for both proxies of a path; medians over the rounds are compared.
+answers do, all connections at the same moment, so there are bursts of 16. CPU is what the kernel counted for both
+proxies of a path; medians over the rounds are compared.
 """
 
 import argparse
