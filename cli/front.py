@@ -132,7 +132,10 @@ class Front:
 
     async def _fetch(self, url: str, headers: Mapping[str, str]) -> web.Response:
         async with (
-            aiohttp.ClientSession(auto_decompress=False, timeout=_TIMEOUT) as session,
+            # Compressed only if the browser asked for it: the answer is passed on as it is.
+            aiohttp.ClientSession(
+                auto_decompress=False, timeout=_TIMEOUT, skip_auto_headers=("Accept-Encoding",)
+            ) as session,
             session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as answer,
         ):
             body = await answer.read()

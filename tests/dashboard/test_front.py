@@ -151,6 +151,14 @@ async def test_the_pod_gets_no_cookie_and_sets_none(world: World) -> None:
     assert "default-src 'self'" in headers["Content-Security-Policy"]
 
 
+async def test_an_answer_is_compressed_only_for_a_browser_that_asked(world: World) -> None:
+    asked = URL(world.url)
+    async with aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"], headers=world.cookie) as session:
+        await session.get(asked)
+        await session.get(asked, headers={"Accept-Encoding": "gzip"})
+    assert [each.headers.get("Accept-Encoding") for each in world.seen] == [None, "gzip"]
+
+
 async def test_a_pod_that_was_replaced_is_found_again_within_the_same_request(world: World) -> None:
     world.pod.broken = 1
     assert (await ask(world, **world.cookie))[:2] == (200, "page /")
