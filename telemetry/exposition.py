@@ -68,14 +68,15 @@ def series_of(samples: Samples) -> list[Series]:
             )
         else:
             name, _, rest = key.partition(b"{")
-            found.append(Series(name.decode(), _labels(rest), value))
+            found.append(Series(name.decode(), labels_of(rest), value))
     for key, buckets in histograms.items():
         name, _, rest = key.partition(_BUCKET)
-        found.append(Series(name.decode(), _labels(rest), buckets=buckets))
+        found.append(Series(name.decode(), labels_of(rest), buckets=buckets))
     return found
 
 
-def _labels(text: bytes) -> dict[str, str]:
+def labels_of(text: bytes) -> dict[str, str]:
+    """What is between the braces of a series."""
     return {
         label.decode(): (_ESCAPED.sub(_unescape, value) if b"\\" in value else value).decode(errors="replace")
         for label, value in _LABEL.findall(text)

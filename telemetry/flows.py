@@ -57,6 +57,7 @@ class Flow:
     reason: str  # of plaintext that a client's proxy sent, a word of mesh.reasons; else empty
     client: Party
     server: Party
+    svc: str  # what was dialled, as the series say it; empty where they do not
     service: str  # `namespace/name` of the Service that was dialled; empty for none
     port: int  # of the server, where its own proxy counted; else 0
     client_identity: str
@@ -153,6 +154,7 @@ def _received(pod: PodFacts, labels: Mapping[str, str], found: _Gathered, cluste
         reason="",
         client=of_identity(peer, cluster) if peer else of_source(labels[series.SRC], cluster),
         server=Party.of_pod(pod),
+        svc="",
         service="",
         port=int(labels[series.PORT]) if labels[series.PORT].isdigit() else 0,
         client_identity=peer,
@@ -177,6 +179,7 @@ def _sent(pod: PodFacts, labels: Mapping[str, str], found: _Gathered, cluster: I
         reason=reason,
         client=Party.of_pod(pod),
         server=of_destination(dst, svc, cluster),
+        svc=svc,
         service=service_of(dst, svc, cluster),
         port=0,
         client_identity=pod.identity,

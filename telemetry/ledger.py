@@ -8,6 +8,7 @@ the proxy of a meshed client is the only witness. What a client without a proxy 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from mesh.reasons import Plaintext
 from telemetry.flows import Flow, Tally
@@ -57,6 +58,10 @@ class Ledger:
     witnessed: Mapping[str, tuple[Flow, ...]]  # server's name -> not by TLS, and counted by the client's proxy alone
     by_authority: tuple[Flow, ...]
     reasons: Mapping[tuple[str, str], str]  # client's pod and server's name -> the client's reason for plaintext
+
+    def flows(self) -> Iterable[Flow]:
+        """All of them."""
+        return chain(*self.inbound.values(), *self.outbound.values(), self.by_authority)
 
     def received(self, pods: Sequence[PodFacts], elsewhere: Iterable[str] = ()) -> Traffic:
         """What these pods received, and with them the servers named in `elsewhere` (a Service of many workloads)."""

@@ -6,14 +6,14 @@ Same series, same rules, same tables (telemetry.promql). Prometheus has the past
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import aiohttp
 
 from kube.client import Api
 from kube.errors import ApiError
-from telemetry import promql
+from telemetry import causes, promql
 from telemetry.listing import list_cluster
 from telemetry.measurement import Measurement, listed, measurement
 from telemetry.promql import PrometheusError
@@ -53,7 +53,12 @@ class PrometheusMeter:
         if full:
             said.append(f"{len(full)} proxies reached their limit of series and left something out: {listed(full)}")
         added = promql.merged(map(promql.series_by_pod, questions, answers))
-        return measurement(cluster, added, promql.scalar(seconds) or window_s, said)
+        found = measurement(cluster, added, promql.scalar(seconds) or window_s, said)
+        pods = causes.suspects(found.book)
+        if not pods:
+            return found
+        evidence = promql.samples_by_pod(await self.ask(promql.evidence(pods), now))
+        return replace(found, book=causes.explained(found.book, evidence))
 
     async def _now(self) -> str:
         now = promql.scalar(await self.ask(promql.NOW, ""))

@@ -4,6 +4,7 @@ Expects the labels `namespace` and `pod` on every series, as the chart's PodMoni
 HTTP API (prometheus.io/docs/prometheus/latest/querying/api/) and its query language.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -13,6 +14,8 @@ import msgspec
 from mesh import series
 from mesh.errors import AutotlsError
 from telemetry.exposition import Series, number
+from telemetry.reasons import EVIDENCE, Sample
+from telemetry.workloads import PodFacts
 
 _UPTIME: Final = 'envoy_server_uptime{namespace!="",pod!=""}'
 _COUNTERS: Final = (series.REQUESTS, series.RECEIVED, series.SENT, series.AUTHORITY_REQUESTS)
@@ -26,6 +29,12 @@ _BOUND: Final = "le"
 
 class PrometheusError(AutotlsError):
     """Prometheus did not answer, or with an error."""
+
+
+def evidence(pods: Iterable[PodFacts]) -> str:
+    """The question for what telemetry.causes needs of these pods."""
+    names = "|".join(sorted({re.escape(pod.name) for pod in pods}))
+    return f'{{__name__=~"{"|".join(sorted(EVIDENCE))}",pod=~"{names}"}}'
 
 
 def span(window_s: float) -> str:
@@ -103,6 +112,14 @@ def series_by_pod(name: str, body: bytes) -> dict[str, list[Series]]:
             found[_pod(labels)].append(Series(exposed, labels, value))
     for (pod, labels), counts in buckets.items():
         found[pod].append(Series(exposed, dict(labels), buckets=counts))
+    return found
+
+
+def samples_by_pod(body: bytes) -> dict[str, list[Sample]]:
+    """Evidence for each pod. Raises PrometheusError."""
+    found: dict[str, list[Sample]] = defaultdict(list)
+    for each in _vector(_result(body)):
+        found[_pod(each.metric)].append((each.metric.get("__name__", ""), each.metric, float(each.value[1])))
     return found
 
 

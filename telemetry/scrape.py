@@ -6,12 +6,13 @@ Each proxy answers `GET /metrics` on port 15120 (proxy/bootstrap.yaml.in), which
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kube.client import Api
 from kube.errors import ApiError
 from mesh import names
+from telemetry import causes
 from telemetry.exposition import UPTIME, parse, series_of
 from telemetry.listing import list_cluster
 from telemetry.measurement import Measurement, is_truncated, listed, measurement
@@ -57,7 +58,19 @@ class Meter:
             await asyncio.sleep(min(left, LONGEST_GAP_S))
             looks.append(await self.look())
         self._last = looks[-1]
-        return between(looks)
+        return await self._explained(between(looks))
+
+    async def _explained(self, found: Measurement) -> Measurement:
+        """With the causes of `tls_failed`, for which the proxies of both ends are asked once more."""
+        gate = asyncio.Semaphore(CONCURRENCY)
+        pods = causes.suspects(found.book)
+        if not pods:
+            return found
+        answers = await asyncio.gather(*(self._answer(pod, gate, causes.FILTER) for pod in pods))
+        evidence = {
+            pod.key: causes.samples_of(text) for pod, text in zip(pods, answers, strict=True) if isinstance(text, bytes)
+        }
+        return replace(found, book=causes.explained(found.book, evidence))
 
     async def look(self) -> Look:
         """Lists the cluster and scrapes every proxy. Raises ApiError when the pods cannot be listed."""
@@ -72,13 +85,17 @@ class Meter:
         return Look(asyncio.get_running_loop().time(), cluster, scrapes, failures, notes)
 
     async def _scrape(self, pod: PodFacts, gate: asyncio.Semaphore) -> Scrape | str:
+        text = await self._answer(pod, gate, FILTER)
+        return text if isinstance(text, str) else Scrape(asyncio.get_running_loop().time(), parse(text))
+
+    async def _answer(self, pod: PodFacts, gate: asyncio.Semaphore, wanted: str) -> bytes | str:
+        """What the proxy says of the series that match; why not as text."""
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{names.STATUS_PORT}/proxy/metrics"
         async with gate:
             try:
-                text = await self.api.request("GET", path, query=(("filter", FILTER),), timeout_s=TIMEOUT_S)
+                return await self.api.request("GET", path, query=(("filter", wanted),), timeout_s=TIMEOUT_S)
             except ApiError as error:
                 return error.reason
-        return Scrape(asyncio.get_running_loop().time(), parse(text))
 
 
 def between(looks: Sequence[Look]) -> Measurement:

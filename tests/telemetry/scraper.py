@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -13,29 +13,31 @@ import yaml
 
 from telemetry import promql
 from telemetry.prometheus import Ask, asking
+from telemetry.promql import PrometheusError
 from tests.fakes.kubeapi import FakeApi
 
 DEADLINE_S: Final = 120.0
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, *jobs: dict[str, Any]) -> AsyncGenerator[tuple[str, Ask]]:
-    """Its address, and how to ask it. It looks at every target of `jobs` once a second."""
+async def prometheus(folder: Path, *jobs: dict[str, Any], enter: Sequence[str] = ()) -> AsyncGenerator[Ask]:
+    """How to ask it. It looks at every target of `jobs` once a second, from the network that `enter` leads to."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": list(jobs)})
     )
-    argv = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    # A test run that is killed must not leave it behind.
+    argv = ["setpriv", "--pdeathsig", "KILL", *enter, "prometheus", f"--config.file={folder}/prometheus.yml"]
+    argv += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
     url = f"http://127.0.0.1:{port}"
     with (folder / "log").open("wb") as log:
-        listen = f"--web.listen-address=127.0.0.1:{port}"
-        process = await asyncio.create_subprocess_exec(*argv, listen, stdout=log, stderr=log)
+        process = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log)
     try:
         async with aiohttp.ClientSession() as session:
-            ask = asking(FakeApi(), url, session)
-            await _until(lambda: _ready(session, url), f"Prometheus, see {folder}/log")
-            yield url, ask
+            ask = _inside(enter, url) if enter else asking(FakeApi(), url, session)
+            await _until(lambda: _answers(ask), f"Prometheus, see {folder}/log")
+            yield ask
     finally:
         process.kill()
         await process.wait()
@@ -48,11 +50,22 @@ async def _until(check: Callable[[], Awaitable[bool]], what: str) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _ready(session: aiohttp.ClientSession, url: str) -> bool:
+def _inside(enter: Sequence[str], url: str) -> Ask:
+    """Asks from a network that this process is not in."""
+
+    async def ask(query: str, time: str) -> bytes:
+        data = ["--data-urlencode", f"query={query}", *(["--data-urlencode", f"time={time}"] if time else [])]
+        argv = [*enter, "curl", "--silent", "--max-time", "30", *data, f"{url}/api/v1/query"]
+        process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+        return (await process.communicate())[0]
+
+    return ask
+
+
+async def _answers(ask: Ask) -> bool:
     try:
-        async with session.get(f"{url}/-/ready") as answer:
-            return answer.status == 200
-    except aiohttp.ClientError:
+        return promql.scalar(await ask(promql.NOW, "")) is not None
+    except PrometheusError:
         return False
 
 

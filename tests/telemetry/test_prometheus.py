@@ -104,7 +104,7 @@ async def test_prometheus_and_the_proxies_give_the_same_tables(tmp_path: Path) -
     said = before()
     async with (
         answering(said) as port,
-        prometheus(tmp_path, *(job(port, pod) for pod in (WEB, CLIENT, LATE))) as (_, ask),
+        prometheus(tmp_path, *(job(port, pod) for pod in (WEB, CLIENT, LATE))) as ask,
     ):
 
         def knows(query: str, pods: set[str]) -> Callable[[str], object]:
@@ -136,7 +136,7 @@ async def test_prometheus_and_the_proxies_give_the_same_tables(tmp_path: Path) -
 async def test_proxies_that_prometheus_does_not_know_are_named(tmp_path: Path) -> None:
     api = MeshApi()
     api.seed(deployment_pod("web", "10.0.0.2"))
-    async with prometheus(tmp_path) as (_, ask):
+    async with prometheus(tmp_path) as ask:
         found = await PrometheusMeter(api, ask).measure(60)
     assert found.notes == (f"1 of 1 proxies are not known to Prometheus: shop/{WEB}",)
     assert not found.book.sent(found.cluster.pods).units
