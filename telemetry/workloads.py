@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,6 +86,7 @@ def inventory(pods: Iterable[SeenPod], services: Iterable[Service] = (), nodes: 
             by_address |= dict.fromkeys(known.addresses, known)
     by_virtual: dict[tuple[str, int], ServiceFacts] = {}
     listed: list[ServiceFacts] = []
+    nodes = tuple(nodes)
     for service in services:
         known_service = _service_facts(service, facts)
         listed.append(known_service)
@@ -97,7 +98,7 @@ def inventory(pods: Iterable[SeenPod], services: Iterable[Service] = (), nodes: 
         by_address=by_address,
         by_virtual_address=by_virtual,
         by_workload={key: tuple(value) for key, value in by_workload.items()},
-        nodes=frozenset(address for node in nodes for address in _node_addresses(node)),
+        nodes=frozenset((*(address for node in nodes for address in _node_addresses(node)), *_bridges(nodes, facts))),
     )
 
 
@@ -155,3 +156,19 @@ def _node_addresses(node: SeenNode) -> Iterable[str]:
         except ValueError:
             continue
         yield str(network.network_address + 1)
+
+
+def _bridges(nodes: Collection[SeenNode], pods: Iterable[PodFacts]) -> Iterable[str]:
+    """Where nodes do not say their pods' ranges: the first address of the /24 or /64 that a pod is in.
+
+    Ranges that the CNI hands out by itself (host-local, say) are in no object; those are the usual sizes of a node's.
+    """
+    if not nodes or any(node.spec.pod_cidrs for node in nodes):
+        return
+    for pod in pods:
+        for address in pod.addresses:
+            try:
+                network = ipaddress.ip_network(f"{address}/{64 if ':' in address else 24}", strict=False)
+            except ValueError:
+                continue
+            yield str(network.network_address + 1)

@@ -73,6 +73,15 @@ def test_kubelets_probes_are_no_traffic_but_others_from_the_node_are() -> None:
     assert row.traffic.peers == {"node": 1}
 
 
+def test_kubelet_is_known_where_nodes_do_not_say_their_pods_ranges() -> None:
+    node = node_object()
+    del node["spec"]["podCIDRs"]
+    cluster = cluster_of([deployment_pod("web", "10.244.3.2", observed=True, probed=8080)], [], [node])
+    web = Counters().plaintext("10.244.3.1", times=5).plaintext("10.244.3.9")
+    row = one(Kind.DEPLOYMENT, book_of(cluster, {WEB_POD: web}), "web")
+    assert (row.traffic.probes, dict(row.traffic.peers)) == (5, {"10.244.3.9": 1})
+
+
 def test_unmeshed_server_shows_what_meshed_clients_sent_it() -> None:
     client = Counters().outbound(WEB, tls=False, reason="not_meshed", times=4)
     row = one(Kind.DEPLOYMENT, scene(meshed_web=False, client=client), "web")
