@@ -5,7 +5,8 @@ It runs in the network of the node or of a pod (nsenter), so it imports nothing 
 one job, repeats it every quarter of a second until it is ended, and appends a line for each try to FILE.
 
 A job: address, port, host (Host header); `identity`: a folder with tls.crt, tls.key and ca.crt, or null for plaintext;
-`certificate` false leaves out our own certificate; `keep` makes every try of a watch use one and the same connection.
+`certificate` false leaves out our own certificate; `target` is the server name (null: none), `alpn` our protocol;
+`keep` makes every try of a watch use one and the same connection.
 """
 
 import json
@@ -28,11 +29,12 @@ def connect(job: dict[str, Any]) -> socket.socket:
     folder = Path(job["identity"])
     context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
     context.check_hostname = False  # the peer's name is a URI, which the caller compares
-    context.set_alpn_protocols(["autotls-http"])
+    context.set_alpn_protocols([job.get("alpn", "autotls-http")])
     if job.get("certificate", True):
         context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
     # The server name is the port that the peer's application listens on.
-    return context.wrap_socket(plain, server_hostname=str(job.get("target", 8080)))
+    target = job.get("target", 8080)
+    return context.wrap_socket(plain, server_hostname=None if target is None else str(target))
 
 
 def ask(connection: socket.socket, job: dict[str, Any]) -> int:

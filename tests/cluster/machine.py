@@ -87,9 +87,9 @@ class Machine:
             case _:
                 raise AssertionError(program)
 
-    def call(self, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
-        """What a peer on the node's network sees of each job (see `caller.py`)."""
-        argv = [*self.cluster.enter_network, sys.executable, str(CALLER), "once"]
+    def call(self, *jobs: dict[str, Any], enter: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """What a peer sees of each job (see `caller.py`); it is on the node's network, or where `enter` leads to."""
+        argv = [*(enter or self.cluster.enter_network), sys.executable, str(CALLER), "once"]
         done = subprocess.run(argv, input=json.dumps(jobs), capture_output=True, text=True, check=True, timeout=300)
         return [json.loads(line) for line in done.stdout.splitlines()]
 

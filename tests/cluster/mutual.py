@@ -53,7 +53,7 @@ class Meshed:
 
         A handshake that takes longer than a second falls back (`tls_failed`): on a busy machine that says nothing.
         """
-        return self.outbound(tls="", reason="not_meshed") + self.outbound(tls="", proto="TCP")
+        return self.outbound(tls="") - self.outbound(tls="", reason="tls_failed")
 
     def inbound(self, **labels: str) -> float:
         """What the servers' proxies counted."""
@@ -68,13 +68,21 @@ class Meshed:
         return ("nsenter", f"--net=/proc/{self.machine.process_of(pod, 'app')}/ns/net")
 
     def wait_configured(self) -> None:
-        """Several requests in a row went by mutual TLS: every proxy has its identity and its configuration."""
+        """Several requests in a row went by mutual TLS, as the proxies of both sides say: each of them has its identity
+        and its configuration. Nobody else may be asking."""
         script = f"for i in 1 2 3 4; do curl --silent --fail --max-time 20 http://{self.address()}/; done"
 
+        def counts() -> tuple[float, float, float]:
+            return (
+                self.outbound(tls=""),
+                self.outbound(tls="TLSv1.2", peer=self.identity("web")),
+                self.inbound(tls="TLSv1.2", peer=self.identity("client")),
+            )
+
         def all_by_tls() -> bool:
-            plain, tls = self.outbound(tls=""), self.outbound(tls="TLSv1.2")
+            plain, sent, received = counts()
             self.run(script)
-            return self.outbound(tls="") == plain and self.outbound(tls="TLSv1.2") == tls + 4
+            return counts() == (plain, sent + 4, received + 4)
 
         eventually(all_by_tls, "four requests by mutual TLS")
 
@@ -156,14 +164,29 @@ class Load:
     def failures(self) -> list[dict[str, Any]]:
         return [answer for answer in self.answers() if answer.get("status") != 200]
 
+    @property
+    def slowest_ms(self) -> float:
+        return max((answer["ms"] for answer in self.answers()), default=0.0)
+
 
 @contextmanager
-def pacing(enter: Sequence[str], address: str, port: int, lines: Path, *, rate: int = 25) -> Generator[Load]:
-    """Requests from the network that `enter` leads to, until the block ends."""
+def pacing(
+    enter: Sequence[str], address: str, port: int, lines: Path, *, rate: int = 25, further: Sequence[str] = ()
+) -> Generator[Load]:
+    """Requests from the network that `enter` leads to, until the block ends; `further` kinds: see `pacer.py`."""
     lines.touch()
-    argv = [*enter, sys.executable, str(PACER), address, str(port), str(rate), str(lines)]
+    argv = [*enter, sys.executable, str(PACER), address, str(port), str(rate), str(lines), *further]
     with _ended(subprocess.Popen(argv, text=True)):
         yield Load(lines)
+
+
+@contextmanager
+def streaming(enter: Sequence[str], address: str, port: int, body: Path) -> Generator["subprocess.Popen[str]"]:
+    """One HTTP/2 stream whose answer goes on slowly and without end, until the block ends."""
+    url = f"http://{address}:{port}/endless"
+    argv = [*enter, "curl", "--silent", "--show-error", "--no-buffer", "--http2-prior-knowledge", "--output", str(body)]
+    with _ended(subprocess.Popen([*argv, url], text=True)) as process:
+        yield process
 
 
 def token() -> str:

@@ -1,8 +1,12 @@
-"""Steady HTTP load with open-loop pacing: `pacer.py ADDRESS PORT RATE FILE`.
+"""Steady load with open-loop pacing: `pacer.py ADDRESS PORT RATE FILE [KIND:PORT:RATE ...]`.
 
 Requests begin at fixed times whatever became of those before, so a standstill is seen and not waited out; durations
-count from the time a request was due. Every second request uses a connection of its own, the others share kept ones.
-It runs in a pod's network (nsenter), so it imports nothing but the standard library. A line of JSON for each request.
+count from the time a request was due. It runs in a pod's network (nsenter), so it imports nothing but the standard
+library. A line of JSON for each request.
+
+The first is HTTP: every second request uses a connection of its own, the others share kept ones. Further kinds:
+`bytes` (a connection of its own, what is sent comes back), `first` (the same on a port where the server speaks first)
+and `long` (one connection for all of them; when it breaks that is a failure, and there is another).
 """
 
 import asyncio
@@ -11,13 +15,15 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, TextIO
 
-_TIMEOUT_S = 15.0
+# Longer than a busy machine stands still: late is measured, and only what is never answered is a failure.
+_TIMEOUT_S = 120.0
 _REQUEST = b"GET / HTTP/1.1\r\nHost: web\r\nX-Marker: steady-load\r\n\r\n"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Ask = Callable[[], Awaitable[int]]
+Ask = Callable[[int], Awaitable[int]]
+# No line of text and no HTTP, so that who looks at the first bytes must find out.
+_BYTES = b"\x01steady-load"
 
 
 async def ask(connection: Connection) -> int:
@@ -53,29 +59,82 @@ async def request(address: str, port: int, kept: list[Connection] | None) -> int
     return status
 
 
-async def one(due: float, ask_once: Ask, file: TextIO) -> None:
-    answer: dict[str, Any] = {"at": time.time()}
+async def echoed(connection: Connection) -> int:
+    """200, as if it were HTTP, when what is sent comes back."""
+    reader, writer = connection
+    writer.write(_BYTES)
+    received = await reader.readexactly(len(_BYTES))
+    return 200 if received == _BYTES else 0
+
+
+async def exchange(address: str, port: int, *, greeted: bool) -> int:
+    async with asyncio.timeout(_TIMEOUT_S):
+        connection = await asyncio.open_connection(address, port)
+        try:
+            if greeted:
+                await connection[0].readuntil(b"\n")
+            return await echoed(connection)
+        finally:
+            connection[1].close()
+
+
+class Long:
+    """One connection, used by one request after the other."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self._target = address, port
+        self._turn = asyncio.Lock()
+        self._connection: Connection | None = None
+
+    async def ask(self, _number: int) -> int:
+        async with asyncio.timeout(_TIMEOUT_S), self._turn:
+            self._connection = self._connection or await asyncio.open_connection(*self._target)
+            try:
+                return await echoed(self._connection)
+            except BaseException:
+                self._connection[1].close()
+                self._connection = None
+                raise
+
+
+def kind_of(kind: str, address: str, port: int) -> Ask:
+    """What one request of that kind does, given its number."""
+    if kind == "http":
+        kept: list[Connection] = []
+        return lambda number: request(address, port, kept if number % 2 else None)
+    if kind == "long":
+        return Long(address, port).ask
+    return lambda _: exchange(address, port, greeted=kind == "first")
+
+
+async def one(kind: str, due: float, asked: Awaitable[int], file: TextIO) -> None:
+    answer: dict[str, Any] = {"at": time.time(), "kind": kind}
     try:
-        answer["status"] = await ask_once()
+        answer["status"] = await asked
     except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
         answer["error"] = f"{type(error).__name__}: {error}"
     answer["ms"] = round((time.monotonic() - due) * 1000, 1)
     file.write(json.dumps(answer) + "\n")
 
 
+async def pace(kind: str, address: str, port: int, rate: float, file: TextIO) -> None:
+    """For ever: `rate` requests of that kind a second."""
+    ask_once, running, start = kind_of(kind, address, port), set[asyncio.Task[None]](), time.monotonic()
+    for number in itertools.count():
+        due = start + number / rate
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        task = asyncio.create_task(one(kind, due, ask_once(number), file), name=kind)
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+
 async def main() -> None:
-    address, port, rate, path = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
-    kept: list[Connection] = []
-    start = time.monotonic()
-    running: set[asyncio.Task[None]] = set()
+    address, port, rate, path, *further = sys.argv[1:]
+    wanted = [("http", port, rate), *(text.split(":") for text in further)]
     with open(path, "a", buffering=1) as file:  # noqa: ASYNC230, PTH123
-        for number in itertools.count():
-            due = start + number / rate
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            ask_once = partial(request, address, port, kept if number % 2 else None)
-            task = asyncio.create_task(one(due, ask_once, file), name="request")
-            running.add(task)
-            task.add_done_callback(running.discard)
+        async with asyncio.TaskGroup() as group:
+            for kind, where, often in wanted:
+                group.create_task(pace(kind, address, int(where), float(often), file), name=kind)
 
 
 if __name__ == "__main__":

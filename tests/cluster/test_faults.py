@@ -24,7 +24,7 @@ from tests.cluster.kubectl import (
     tell,
 )
 from tests.cluster.meshed import Mesh, restarts
-from tests.cluster.plane import a_pod, an_account, helm
+from tests.cluster.plane import a_pod, an_account
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("steady")]
 
@@ -182,7 +182,7 @@ def test_restarted_kubelet_leaves_pods_as_they_are(mesh: Mesh) -> None:
     mesh.space.kubectl("delete", "pod", "newcomer", "--wait=false")
 
 
-# The pod's own proxy, and no control plane at all.
+# The pod's own proxy.
 
 
 def test_killed_envoy_comes_back_without_a_restart_of_its_container(mesh: Mesh) -> None:
@@ -206,24 +206,3 @@ def test_killed_envoy_comes_back_without_a_restart_of_its_container(mesh: Mesh) 
 
 def logs_of(mesh: Mesh, pod: str) -> str:
     return mesh.space.kubectl("logs", pod, f"--container={names.PROXY_CONTAINER}")
-
-
-def test_uninstalled_control_plane_leaves_pods_their_traffic_and_its_root(mesh: Mesh) -> None:
-    before = mesh.plane.written()
-    try:
-        helm(mesh.space.cluster, "uninstall", mesh.plane.space.name, "--wait", "--timeout=300s")
-        registered = mesh.space.cluster.get("mutatingwebhookconfigurations")["items"]
-        assert [each["metadata"]["name"] for each in registered if "autotls" in each["metadata"]["name"]] == []
-        gone = mesh.start("gone", "client")
-        assert not is_injected(gone)
-        mesh.plaintext.wait_for_more(8)
-        mesh.mutual.wait_for_more(8)
-        # Its label is no obstacle: a pod that starts anew without us is a pod like any other.
-        assert mesh.dial(gone, 8080)["status"] == 200
-    finally:
-        mesh.plane.install()
-    mesh.plane.wait_healthy()
-    # The root, the identities: everything is found again and nothing is made anew.
-    assert f"{mesh.plane.space.name}/{names.ROOT_SECRET}" in before
-    assert mesh.plane.rewritten(before) == set()
-    mesh.space.kubectl("delete", "pod", "gone", "--wait=false")
