@@ -24,7 +24,10 @@ from mesh import names
 SERVER: Final = "server"
 _POLL_S: Final = 0.05
 _EVERY: Final = 5
-_ASK: Final = f"date +%s%N; curl --silent --fail --max-time 20 http://{SERVER}/ >/dev/null && exec sleep 600"
+_FAILED: Final = "failed"
+_ASK: Final = (
+    f"date +%s%N; curl --silent --fail --max-time 20 http://{SERVER}/ >/dev/null || echo {_FAILED}; exec sleep 600"
+)
 
 
 async def serve(place: Place) -> None:
@@ -64,16 +67,19 @@ async def trial(place: Place, name: str) -> tuple[float, bool]:
 
 
 async def _first(place: Place, name: str) -> bool:
-    """Whether the pod's only request or connection was mutual TLS, once its proxy has counted it."""
-    path = f"{place.pods}/{name}:{names.STATUS_PORT}/proxy/metrics"
+    """Whether the pod's only request or connection was mutual TLS, once its proxy has counted it or it has failed."""
+    path, log = f"{place.pods}/{name}:{names.STATUS_PORT}/proxy/metrics", f"{place.pods}/{name}/log"
     while True:
         try:
             text = (await place.api.request("GET", path)).decode()
+            said = (await place.api.request("GET", log, query=(("container", "app"),))).decode()
         except ApiError:
-            text = ""  # its proxy does not answer yet
+            text = said = ""  # its proxy does not answer yet
         # Nothing but the request: its name is resolved by UDP.
         series = [line for line in text.splitlines() if line.startswith("envoy_autotls_rq{")]
         counted = [line for line in series if 'dir="outbound"' in line]
+        if _FAILED in said:
+            return False
         if any(float(line.rpartition(" ")[2]) for line in counted):
             return all('tls="TLSv1.' in line for line in counted)
         await asyncio.sleep(_POLL_S)
