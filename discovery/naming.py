@@ -21,6 +21,7 @@ class Known(Protocol):
     def pod_at(self, address: str) -> PodFacts | None: ...
     def service_at(self, address: str) -> str | None: ...
     def plan(self, service: str) -> ServicePlan | None: ...
+    def inbound_ports(self, pod: PodFacts) -> tuple[int, ...]: ...
 
 
 def entry_of(record: Record, reporter: PodFacts, known: Known) -> Entry:
@@ -81,7 +82,12 @@ def _passed_through(record: Record, reporter: PodFacts, known: Known) -> Plainte
         return Plaintext.NOT_MESHED
     if port in names.RESERVED_PORTS or port in pod.skipped:
         return Plaintext.SKIPPED_PORT
-    return _not_configured(reporter, (f"{pod.namespace}/",))
+    # A port that nobody declares is not reached by TLS.
+    return (
+        _not_configured(reporter, (f"{pod.namespace}/",))
+        if port in known.inbound_ports(pod)
+        else Plaintext.OUT_OF_REACH
+    )
 
 
 def _not_configured(reporter: PodFacts, owners: tuple[str, ...]) -> Plaintext:

@@ -130,6 +130,12 @@ def test_an_entry_is_of_the_pod_that_told_it_and_has_the_names_of_both_ends(mesh
         ("a Service of nobody meshed", {"local": "10.96.0.12:80", "cluster": "passthrough"}, "not_meshed"),
         ("a pod without a proxy", {"local": "10.0.0.3:80", "cluster": "passthrough"}, "not_meshed"),
         ("one of our own ports", {"local": "10.0.0.2:15120", "cluster": "passthrough"}, "skipped_port"),
+        ("a port that nobody declares", {"local": "10.0.0.2:4444", "cluster": "passthrough"}, "out_of_reach"),
+        (
+            "a declared port of a meshed pod",
+            {"local": "10.0.0.2:8080", "cluster": "passthrough"},
+            "discovery_unavailable",
+        ),
         ("somewhere else", {"local": "192.0.2.1:443", "cluster": "passthrough"}, "external"),
         ("before it was configured", {"local": "10.96.0.10:80", "cluster": "passthrough"}, "discovery_unavailable"),
         ("nothing was dialled", {"upstream": ""}, ""),
