@@ -29,7 +29,7 @@ from tests.discovery.test_tap_server import Gate
 from tests.fakes.kubeapi import FakeApi
 
 SHOP = Selection(Target(NAMESPACE, "shop"))
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def plain(text: str, _colour: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,12 +24,24 @@ AUTHORITY = ControlPlaneAuthority()
 
 
 @asynccontextmanager
-async def serving(state: State, folder: Path, consumers: Mapping[str, Consumer] | None = None) -> AsyncIterator[Server]:
+async def serving(
+    state: State,
+    folder: Path,
+    consumers: Mapping[str, Consumer] | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Server]:
     swap_identity(folder, AUTHORITY.server().files())
     credentials = ServerCredentials(folder)
     credentials.load()
     server = Server(
-        state, TrustDomain("cluster.local"), credentials, date=now_utc, address="[::]:0", consumers=consumers
+        state,
+        TrustDomain("cluster.local"),
+        credentials,
+        date=now_utc,
+        address="[::]:0",
+        clock=clock,
+        consumers=consumers,
     )
     tasks = [asyncio.create_task(state.run()), asyncio.create_task(server.sweep())]
     while state.world.stale:

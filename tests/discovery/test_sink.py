@@ -28,7 +28,7 @@ from tests.discovery.serving import AUTHORITY, channel, client_leaf, serving
 from tests.proxy.certificates import Leaf
 
 LOG = "tap"
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 
 
 class Notebook:
@@ -120,10 +120,7 @@ async def test_whoever_is_not_the_pod_at_its_address_tells_nothing(
 ) -> None:
     notebook = Notebook()
     async with serving(state, tmp_path, {LOG: notebook}) as server, log_stream(server, leaf) as call:
-        # The refusal may come before the message is out.
-        with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
-            await call.write(message("/a"))
-            raise asyncio.InvalidStateError
+        # Nothing is written: a write that meets the refusal would turn it into an error of the stream.
         assert await status_of(call) is code, case
     assert not notebook.taken
 
@@ -162,17 +159,18 @@ async def test_entries_that_nobody_wants_are_not_even_read(state: State, tmp_pat
     assert not notebook.taken
 
 
-async def test_a_flood_is_counted_and_not_read(state: State, tmp_path: Path) -> None:
+async def test_what_comes_faster_than_it_may_be_read_is_counted_and_not_read(state: State, tmp_path: Path) -> None:
     notebook = Notebook()
     batch = message(*["/x"] * 1000)
-    async with serving(state, tmp_path, {LOG: notebook}) as server, log_stream(server, client_leaf()) as call:
-        sent = 0
-        async with asyncio.timeout(60):
-            while not notebook.lost_entries:
-                await call.write(batch)
-                sent += 1000
-        await notebook.until(lambda: len(notebook.taken) + notebook.lost_entries == sent)
-    assert len(notebook.taken) >= ENTRIES_PER_S
+    # In no time at all: the budget of one second is never filled up again.
+    async with (
+        serving(state, tmp_path, {LOG: notebook}, clock=lambda: 0.0) as server,
+        log_stream(server, client_leaf()) as call,
+    ):
+        for _ in range(10):
+            await call.write(batch)
+        await notebook.until(lambda: len(notebook.taken) + notebook.lost_entries == 10_000)
+    assert (len(notebook.taken), notebook.lost_entries) == (ENTRIES_PER_S, 10_000 - ENTRIES_PER_S)
 
 
 def test_what_is_read_of_an_entry_holds_no_header_and_no_query() -> None:

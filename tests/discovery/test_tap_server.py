@@ -24,7 +24,7 @@ from tests.discovery.objects import pod
 from tests.discovery.records import RECORD
 
 SHOP = Selection(Target(NAMESPACE, "shop"))
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 
 
 @dataclass
