@@ -15,7 +15,6 @@ from tests.cluster.kubectl import OPTED_IN, Object, Space, eventually, is_ready,
 from tests.cluster.machine import Machine
 from tests.fixtures_cluster import RunningCluster
 
-SNIFFER: Final = Path(__file__).with_name("sniffer.py")
 PACER: Final = Path(__file__).with_name("pacer.py")
 COUNTER: Final = "envoy_autotls_rq"
 
@@ -118,24 +117,6 @@ def wait_rolled_out(where: Space, name: str) -> None:
         return current and counts == [wanted] * 3 and all(map(is_ready, where.pods(f"app={name}")))
 
     eventually(done, lambda: f"{name} rolled out: {[tell(pod) for pod in where.pods()]}")
-
-
-@contextmanager
-def sniffing(meshed: Meshed, pod: Object, path: Path) -> Generator[Path]:
-    """Everything that passes the node's end of the pod's veth pair, as bytes in a file."""
-    shown = subprocess.run(
-        [*meshed.enter(pod), "ip", "-oneline", "link", "show", "eth0"], capture_output=True, text=True, check=True
-    )
-    # "2: eth0@if12: <BROADCAST,..."
-    index = int(shown.stdout.split("@if", 1)[1].split(":", 1)[0])
-    node = meshed.machine.cluster.enter_network
-    links = subprocess.run([*node, "ip", "-json", "link"], capture_output=True, text=True, check=True)
-    name = next(link["ifname"] for link in json.loads(links.stdout) if link["ifindex"] == index)
-    argv = [*node, sys.executable, str(SNIFFER), name, str(path)]
-    with _ended(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield path
 
 
 @contextmanager
