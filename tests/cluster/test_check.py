@@ -15,16 +15,20 @@ from tests.cluster.kubectl import (
     eventually,
     is_injected,
     is_ready,
+    manifest,
     manifest_text,
     run_autotls,
+    space,
     tell,
 )
+from tests.cluster.plane import Plane
 from tests.fixtures_cluster import RunningCluster
+from webhook.decision import PSS_ENFORCE_LABEL
 
 pytestmark = pytest.mark.cluster
 
 Found = dict[str, Any]
-SECTIONS: Final = ["control plane", "certificates", "coverage", "sidecars"]
+SECTIONS: Final = ["control plane", "certificates", "coverage", "sidecars", "data plane", "conflicts"]
 
 
 def check(cluster: RunningCluster, *options: str) -> tuple[int, dict[str, Found]]:
@@ -141,6 +145,8 @@ def test_foreign_secret_is_left_untouched_and_named(cluster: RunningCluster, out
     foreign = finding(found["identities"], f"service account {outside.name}/guest")
     assert foreign["message"] == f"Secret {name} was not made by autotls: 1 pod(s) in plaintext"
     assert f"delete secret {name}" in foreign["hint"]
+    unserved = finding(found["identities-served"], f"pod {outside.name}/visitor")
+    assert unserved["message"] == "it has no certificate, and none was issued"
     assert outside.get("secret", name) == before
 
 
@@ -161,6 +167,78 @@ def test_limit_range_that_would_refuse_the_sidecar_is_found_before_it_does(
         lambda: shop.run("create", "--filename=-", stdin=json.dumps(a_pod(cluster, "app"))).returncode == 0,
         "the pod gets in once the webhook has seen the annotation",
     )
+
+
+def a_service(name: str, **spec: Any) -> Object:
+    whole = {"selector": {"app": "app"}, "ports": [{"port": 80, "targetPort": 8080}]} | spec
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole}
+
+
+def test_known_conflicts_are_named_with_what_to_do(cluster: RunningCluster, shop: Space) -> None:
+    policy = {
+        "podSelector": {"matchLabels": {"app": "app"}}, "policyTypes": ["Ingress"],
+        "ingress": [{"ports": [{"port": 8080}]}],
+    }  # fmt: skip
+    observed = {f"{names.SETTING_PREFIX}inbound": "observed", f"{names.SETTING_PREFIX}drain-seconds": "soon"}
+    clash = {"name": "app", "image": cluster.image("testbox"), "command": ["sleep", "infinity"]}
+    shop.apply(
+        a_pod(cluster, "app", annotations=observed),
+        a_pod(cluster, "clash", spec={"containers": [clash | {"ports": [{"containerPort": names.STATUS_PORT}]}]}),
+        a_service("sticky", sessionAffinity="ClientIP"),
+        a_service("local", internalTrafficPolicy="Local"),
+        a_service("near", trafficDistribution="PreferClose"),
+        a_service("source", type="NodePort", externalTrafficPolicy="Local"),
+        a_service("own", ports=[{"port": 80, "targetPort": names.INBOUND_TLS_PORT}]),
+        {
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "narrow"}, "spec": policy,
+        },
+    )  # fmt: skip
+    shop.wait_ready("app", "clash")
+    code, found = check(cluster, f"--namespace={shop.name}")
+    assert code == 0, found
+    wanted = {
+        "network-policies": {f"networkpolicy {shop.name}/narrow"},
+        "unsupported-services": {f"service {shop.name}/{name}" for name in ("sticky", "local", "near")},
+        "source-addresses": {f"service {shop.name}/source"},
+        "clashes": {f"pod {shop.name}/clash", f"service {shop.name}/own"},
+        "settings": {f"pod {shop.name}/app"},
+    }
+    told = {key: {each["subject"] for each in found[key]["findings"]} for key in wanted}
+    assert told == wanted
+    for key in wanted:
+        assert found[key]["verdict"] == "warn"
+        assert all(each["hint"] for each in found[key]["findings"])
+
+
+def test_pods_without_redirect_are_listed(cluster: RunningCluster) -> None:
+    labels = {names.INJECT_LABEL: names.INJECT_ENABLED, PSS_ENFORCE_LABEL: "restricted"}
+    with space(cluster, "pss", labels=labels) as made:
+        made.apply(*manifest(cluster, "restricted"))
+        eventually(lambda: [is_ready(pod) for pod in made.pods("app=restricted")] == [True], "the pod runs")
+        _, found = check(cluster, f"--namespace={made.name}")
+        (pod,) = made.pods("app=restricted")
+        assert finding(found["redirect"], f"pod {made.name}/{pod['metadata']['name']}")["message"].startswith(
+            "no_redirect"
+        )
+
+
+def test_a_proxy_without_discovery_is_found_and_its_certificate_is_still_counted_on(
+    cluster: RunningCluster, shop: Space
+) -> None:
+    shop.apply(a_pod(cluster, "app"))
+    shop.wait_ready("app")
+    option = f"--namespace={shop.name}"
+    eventually(lambda: check(cluster, option)[1]["proxies-connected"]["verdict"] == "ok", "a connected proxy")
+    with Plane(cluster).scaled_down(names.DISCOVERY):
+        found = eventually(
+            lambda: (each := check(cluster, option)[1])["proxies-connected"]["verdict"] != "ok" and each,
+            "the proxy has lost discovery",
+        )
+        message = finding(found["proxies-connected"], f"pod {shop.name}/app")["message"]
+        assert message.startswith("it is not connected to discovery")
+        assert f"until the certificate of pod {shop.name}/app ends" in found["outage-budget"]["message"]
+        assert found["proxies-answer"]["verdict"] == "ok"
 
 
 def test_before_installing_says_that_it_is_installed(cluster: RunningCluster) -> None:
