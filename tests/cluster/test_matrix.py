@@ -5,9 +5,15 @@ dialled it), and nothing of what was sent can be read on either pod's wire. Wher
 read, so the search would have found it.
 """
 
+import hashlib
+import json
+import ssl
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import pytest
@@ -38,6 +44,7 @@ from tests.fixtures_cluster import RunningCluster
 
 pytestmark = pytest.mark.cluster
 
+HANDSHAKES: Final = Path(__file__).with_name("handshakes.py")
 NO_IPV6: Final = "not tried", "this machine has no IPv6"
 
 
@@ -54,6 +61,10 @@ PLAIN_OBSERVED: Final = table("Not meshed to meshed, inbound `observed`", *NAMED
 FROM_UNMESHED: Final = {DIRECT: PLAIN_DIRECT, OBSERVED: PLAIN_OBSERVED}
 FROM_MESHED, FROM_OTHER = "from a meshed pod", "from a pod that is not meshed"
 BEHIND_MIXED: Final = table("A Service with meshed and other endpoints", FROM_MESHED, FROM_OTHER)
+BEHIND_SNAT: Final = Table(
+    "A client behind SNAT, through a NodePort",
+    tuple(("HTTPS of the app, 50 silent connections held", server) for server in (DIRECT, OBSERVED)),
+)
 COUNTED: Final = sum(protocol.counted for protocol in PROTOCOLS)
 
 
@@ -245,3 +256,27 @@ def test_service_with_meshed_and_other_endpoints_is_mutual_tls_where_it_can_be(m
         BEHIND_MIXED.record(
             protocol.name, path, outcome, "both answered; the app's peer is its own pod where it is TLS"
         )
+
+
+def test_client_behind_snat_gets_the_apps_own_certificate_while_silent_connections_are_held(
+    matrix: Matrix, outside: Outside
+) -> None:
+    """The original's known issue. A client on another machine, a NodePort with externalTrafficPolicy Cluster, so that
+    kube-proxy gives every connection the node's address."""
+    servers = (UNMESHED, DIRECT, OBSERVED)
+    targets = {server: matrix.target(server, NODE_PORT) for server in servers}
+    for server in servers:
+        assert matrix.service(server, "-node")["spec"]["externalTrafficPolicy"] == "Cluster"
+    places = [[host, ports["https"]] for host, ports in targets.values()]
+    argv = [*outside.enter, sys.executable, str(HANDSHAKES), "20", "50"]
+    done = subprocess.run(argv, input=json.dumps(places), capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = dict(zip(servers, map(json.loads, done.stdout.splitlines()), strict=True))
+    own = hashlib.sha256(ssl.PEM_cert_to_DER_cert(matrix.certificate)).hexdigest()
+    assert {server: seen["certificates"] for server, seen in found.items()} == {server: [own] for server in servers}
+    base = median(found[UNMESHED]["ms"])
+    for server in (DIRECT, OBSERVED):
+        added = median(found[server]["ms"]) - base
+        told = f"added median {added:+.2f} ms to {base:.2f} ms of a pod without a sidecar (budget 5 ms)"
+        print(f"{server}: {told}")
+        BEHIND_SNAT.record("HTTPS of the app, 50 silent connections held", server, "the app's own certificate", told)
