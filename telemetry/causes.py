@@ -1,4 +1,4 @@
-"""Why mutual TLS failed between meshed pods: `tls_failed` replaced by the cause that the counters name. Pure.
+"""Why there was no mutual TLS between meshed pods: the cause that the counters name replaces the label. Pure.
 
 The label is the endpoint's, which knows no more than that the fallback was used. Only where a window holds some of it
 are the proxies of both ends asked for the evidence (telemetry.reasons).
@@ -13,7 +13,7 @@ from mesh.reasons import Plaintext
 from telemetry.exposition import labels_of
 from telemetry.flows import Flow
 from telemetry.ledger import Ledger, ledger
-from telemetry.reasons import EVIDENCE, Attempts, Sample, attempts, cluster_label, refine, turned_away
+from telemetry.reasons import EVIDENCE, Attempts, Sample, attempts, cluster_label, own_fault, refine, turned_away
 from telemetry.workloads import PodFacts
 
 # Pod (`namespace/name`) -> what its proxy counted since its start.
@@ -21,7 +21,7 @@ Evidence = Mapping[str, Iterable[Sample]]
 # In Envoy's own names of the series.
 FILTER: Final = (
     r"^cluster\..*(upstream_cx_connect_(fail|timeout)$|ssl\.(connection_error|fail_verify_)|secrets_not_ready)"
-    r"|^listener\..*secrets_not_ready"
+    r"|^listener\..*secrets_not_ready|^sds\.leaf\.update_success|^listener_manager\.lds\.update_success"
 )
 _SERIES: Final = re.compile(rb"^([a-z_]+)(\{.*\})? ([-+.0-9eE]+)\r?$", re.MULTILINE)
 
@@ -37,8 +37,11 @@ def samples_of(text: bytes) -> list[Sample]:
 
 
 def suspects(book: Ledger) -> list[PodFacts]:
-    """The pods whose proxies know the cause: those that fell back, and those that they wanted to reach."""
-    found: dict[str, PodFacts] = {}
+    """The pods whose proxies know the cause: those that fell back, and those that they wanted to reach.
+
+    And those that have no configuration for a meshed destination: whether they ever had any.
+    """
+    found = {flow.seen_by.key: flow.seen_by for flow in book.flows() if flow.reason == Plaintext.OUT_OF_REACH}
     for flow in _failed(book):
         for pod in (flow.seen_by, *book.cluster.by_workload.get(flow.server.name, ())):
             if pod.meshed:
@@ -58,10 +61,13 @@ def explained(book: Ledger, evidence: Evidence) -> Ledger:
             cause = refine(tried, server_without_identity=any(pod.key in turned for pod in servers))
             causes[flow.seen_by.key, flow.svc] = cause
             causes.setdefault((flow.seen_by.key, flow.server.name), cause)
-    return ledger((_with_cause(flow, causes) for flow in book.flows()), book.cluster)
+    own = {pod: fault for pod, samples in evidence.items() if (fault := own_fault(samples))}
+    return ledger((_with_cause(flow, causes, own) for flow in book.flows()), book.cluster)
 
 
-def _with_cause(flow: Flow, causes: Mapping[tuple[str, str], Plaintext]) -> Flow:
+def _with_cause(flow: Flow, causes: Mapping[tuple[str, str], Plaintext], own: Mapping[str, Plaintext]) -> Flow:
+    if flow.reason == Plaintext.OUT_OF_REACH:
+        return replace(flow, reason=own.get(flow.seen_by.key, Plaintext.OUT_OF_REACH))
     if flow.reason != Plaintext.TLS_FAILED:
         return flow
     # Bytes are not counted by Service.

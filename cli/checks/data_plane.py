@@ -11,6 +11,7 @@ from cryptography import x509
 from ca.profile import Lifetimes
 from ca.slots import issued_at
 from cli.checks.model import Check, Finding, Result, Section, Verdict, fail, of_findings, ok, warn
+from cli.checks.plaintext import plaintext_to_meshed
 from cli.checks.proxies import Proxy, read_proxies
 from cli.checks.view import View
 from cli.checks.workload import owner_of
@@ -145,6 +146,7 @@ SECTION: Final = Section(
         Check("proxies-answer", "every proxy answers", _answer),
         Check("proxies-connected", "every proxy is connected to discovery", _connected),
         Check("identities-served", "every proxy serves the certificate that was issued", _served),
+        Check("plaintext-to-meshed", "no pod with a sidecar was reached in plaintext by another", plaintext_to_meshed),
         Check("outage-budget", "the CA may be away for a while", _budget),
     ),
 )

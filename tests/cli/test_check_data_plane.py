@@ -28,7 +28,41 @@ async def test_a_user_without_the_right_to_proxy_sees_the_data_plane_skipped() -
     cluster.metrics["web-1"] = errors.ForbiddenError(403, "Forbidden", 'User "dev" cannot get pods/proxy')
     outcomes = await cluster.run()
     skipped = {key for key, each in outcomes.items() if each.result.verdict is Verdict.SKIP}
-    assert skipped == {"proxies-answer", "proxies-connected", "identities-served", "outage-budget"}
+    plaintext = "plaintext-to-meshed"
+    assert skipped == {"proxies-answer", "proxies-connected", "identities-served", plaintext, "outage-budget"}
+
+
+REQUESTS = 'envoy_autotls_rq{{dir="outbound",tls="",svc="{svc}",dst="{dst}",reason="{reason}",code="200"}} {count}\n'
+FAILED = 'envoy_cluster_{what}{{envoy_cluster_name="shop/db_5432"}} {count}\n'
+NO_IDENTITY = "envoy_listener_server_ssl_socket_factory_downstream_context_secrets_not_ready"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "server_says", "cause"),
+    [
+        ("", "", "tls_failed"),
+        (FAILED.format(what="upstream_cx_connect_fail", count=3), "", "unreachable"),
+        (FAILED.format(what="upstream_cx_connect_fail", count=3), NO_IDENTITY + "{} 2\n", "no_identity_server"),
+        (
+            FAILED.format(what="upstream_cx_connect_fail", count=3)
+            + FAILED.format(what="ssl_fail_verify_san", count=3),
+            "",
+            "handshake_failed",
+        ),
+    ],
+)
+async def test_plaintext_between_meshed_workloads_is_named_with_its_cause(
+    evidence: str, server_says: str, cause: str
+) -> None:
+    cluster, _ = healthy_cluster()
+    server = "shop/pod/web-2"
+    sent = REQUESTS.format(svc="shop/db:5432", dst=server, reason="tls_failed", count=7)
+    other = REQUESTS.format(svc="shop/old:80", dst="shop/pod/old", reason="not_meshed", count=9)
+    cluster.metrics["web-1"] = proxy_metrics() + sent + other + evidence
+    cluster.metrics["web-2"] = proxy_metrics() + server_says
+    text = words(await broken(cluster, "plaintext-to-meshed", "warn"))
+    assert f"in plaintext to {server}, which has a sidecar: {cause} (7 requests or connections)" in text
+    assert "shop/pod/old" not in text
 
 
 async def test_a_proxy_without_discovery_fails_once_it_has_had_its_time() -> None:

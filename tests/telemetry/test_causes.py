@@ -44,3 +44,25 @@ async def test_nobody_is_asked_again_when_all_is_mutual_tls() -> None:
     await Meter(api).measure(0.01)
     assert sorted(looked) == [CLIENT, CLIENT, WEB, WEB]
     assert api.requests.count(("GET", PODS)) == 2
+
+
+LEAF = b'envoy_sds_update_success{envoy_xds_resource_name="leaf"} 1\n'
+LISTENERS = b"envoy_listener_manager_lds_update_success{} 2\n"
+
+
+@pytest.mark.parametrize(
+    ("client", "reason"),
+    [
+        (b"", "no_identity_client"),
+        (LEAF, "discovery_unavailable"),
+        (LEAF + LISTENERS, "out_of_reach"),
+    ],
+)
+async def test_what_passed_a_proxy_that_was_never_configured_says_so(client: bytes, reason: str) -> None:
+    api = MeshApi()
+    api.seed(deployment_pod("web", "10.0.0.2"), deployment_pod("client", "10.0.0.3"))
+    passed = Counters().outbound("10.0.0.2:8080", svc="passthrough", tls=False, reason="", proto="TCP", times=4)
+    api.answers = {CLIENT: [Counters(), passed, client], WEB: [Counters()]}
+    found = await Meter(api).measure(0.01)
+    rows = table(Kind.DEPLOYMENT, found.book, 1.0).rows
+    assert dict(rows[1].traffic.plaintext) == {reason: 4}
