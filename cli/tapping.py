@@ -221,7 +221,8 @@ class _Tap:
         here = [replica for replica in self._replicas.values() if replica.connected]
         proxies = sum(replica.proxies for replica in here)
         status = Status(len(here), proxies, self._skipped, self._lost)
-        if status != self._said:
+        # Not while some replica has not answered yet: the proxies may all be its.
+        if status != self._said and len(here) == len(self._replicas):
             self._said = status
             self._put(status)
 
