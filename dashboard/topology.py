@@ -16,7 +16,10 @@ _ROW_GAP: Final = 22
 _PORT_STEP: Final = 12
 _BEND_HEIGHT: Final = 18
 _MARGIN: Final = 28
+# Of a picture with more nodes and bends than that nobody can tell the difference, and each sweep costs.
+_MANY: Final = 2000
 _SWEEPS: Final = 6
+_FEW_SWEEPS: Final = 2
 
 Point = tuple[float, float]
 # A node is its key; a bend of a long edge is (client, server, layer).
@@ -136,7 +139,8 @@ def _untangle(columns: list[list[_Place]], chains: _Chains) -> None:
         for one, other in pairwise(chain):
             after.setdefault(one, []).append(other)
             before.setdefault(other, []).append(one)
-    for sweep in range(_SWEEPS):
+    many = sum(map(len, columns)) > _MANY
+    for sweep in range(_FEW_SWEEPS if many else _SWEEPS):
         down = sweep % 2 == 0
         neighbours = before if down else after
         order = range(1, len(columns)) if down else range(len(columns) - 2, -1, -1)
