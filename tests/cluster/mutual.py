@@ -1,6 +1,7 @@
 """A Service of every kind of protocol with meshed pods behind it, a meshed client, and the same without a mesh."""
 
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
@@ -167,3 +168,8 @@ def streaming(enter: Sequence[str], address: str, port: int, body: Path) -> Gene
     argv = [*enter, "curl", "--silent", "--show-error", "--no-buffer", "--http2-prior-knowledge", "--output", str(body)]
     with _ended(subprocess.Popen([*argv, url], text=True)) as process:
         yield process
+
+
+def token() -> str:
+    """Text that is nowhere else."""
+    return f"in-the-clear-{secrets.token_hex(8)}"
