@@ -1,7 +1,6 @@
 """Everything that passes a pod's end of the network, as bytes."""
 
 import json
-import secrets
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
@@ -12,15 +11,11 @@ from typing import Final
 
 from tests.cluster.kubectl import eventually
 from tests.cluster.machine import Machine
+from tests.cluster.mutual import token
 
 SNIFFER: Final = Path(__file__).with_name("sniffer.py")
 # Nobody listens there; what is sent passes the wire all the same. UDP is not redirected.
 _NOWHERE: Final = 9
-
-
-def token() -> str:
-    """Text that is nowhere else."""
-    return f"in-the-clear-{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from tests.cluster.capture import Capture, capturing, token
+from tests.cluster.capture import Capture, capturing
 from tests.cluster.kubectl import Object, eventually
 from tests.cluster.matrix import (
     DIRECT,
@@ -38,6 +38,7 @@ from tests.cluster.matrix import (
     growth,
     matrix_pods,
 )
+from tests.cluster.mutual import token
 from tests.cluster.outside import Outside, outside_machine, serving_outside
 from tests.cluster.results import Table
 from tests.fixtures_cluster import RunningCluster
