@@ -35,7 +35,7 @@ def main() -> int:
         running.entries = _entries()
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for scheme, wanted in (("light", tuple(PATHS)), ("dark", DARK)):
-            page = browser.new_page(viewport={"width": 1180, "height": 720}, color_scheme=scheme)
+            page = browser.new_page(viewport={"width": 1400, "height": 780}, color_scheme=scheme)
             page.goto(f"{running.url}/?key={KEY}")
             for name in wanted:
                 _take(page, running, name, f"{name}-dark" if scheme == "dark" else name)
