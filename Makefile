@@ -111,7 +111,7 @@ goldens: venv ## rewrite the golden answers to the recorded reviews; read the di
 BENCHES := webhook issuance secrets_throughput
 BENCHES += mesh proxy_memory discovery
 BENCHES += stat
-BENCHES += tap
+BENCHES += statistics tap
 BENCHES += dashboard
 BENCHES += pod_start first_connection
 
