@@ -1,11 +1,13 @@
 """From the addresses of a record to names that operators know, and the reason of plaintext where only the cluster
 tells it."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from discovery.accesslog import Record
 from discovery.entries import Entry, Place
+from discovery.scope import EVERYBODY
 from discovery.snapshot import PodFacts, ServicePlan
 from mesh import names
 from mesh.reasons import Plaintext
@@ -19,6 +21,7 @@ class Known(Protocol):
     """What is known about the cluster: discovery.world.World."""
 
     def pod_at(self, address: str) -> PodFacts | None: ...
+    def owners(self, pod: PodFacts) -> Iterable[str]: ...
     def service_at(self, address: str) -> str | None: ...
     def plan(self, service: str) -> ServicePlan | None: ...
     def inbound_ports(self, pod: PodFacts) -> tuple[int, ...]: ...
@@ -74,7 +77,7 @@ def _passed_through(record: Record, reporter: PodFacts, known: Known) -> Plainte
         if plan and plan.unsupported:
             return Plaintext.UNSUPPORTED_SERVICE
         meshed = any(port.identities for port in plan.ports) if plan else False
-        return _not_configured(reporter, (service,)) if meshed else Plaintext.NOT_MESHED
+        return _not_configured(reporter, (EVERYBODY, service)) if meshed else Plaintext.NOT_MESHED
     pod = known.pod_at(host)
     if pod is None:
         return Plaintext.EXTERNAL
@@ -83,14 +86,11 @@ def _passed_through(record: Record, reporter: PodFacts, known: Known) -> Plainte
     if port in names.RESERVED_PORTS or port in pod.skipped:
         return Plaintext.SKIPPED_PORT
     # A port that nobody declares is not reached by TLS.
-    return (
-        _not_configured(reporter, (f"{pod.namespace}/",))
-        if port in known.inbound_ports(pod)
-        else Plaintext.OUT_OF_REACH
-    )
+    declared = port in known.inbound_ports(pod)
+    return _not_configured(reporter, known.owners(pod)) if declared else Plaintext.OUT_OF_REACH
 
 
-def _not_configured(reporter: PodFacts, owners: tuple[str, ...]) -> Plaintext:
+def _not_configured(reporter: PodFacts, owners: Iterable[str]) -> Plaintext:
     return Plaintext.DISCOVERY_UNAVAILABLE if reporter.reach.covers(owners) else Plaintext.OUT_OF_REACH
 
 

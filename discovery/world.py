@@ -109,6 +109,10 @@ class World:
         """The Services of its namespace that send to `pod`."""
         return frozenset(service for service, _ in self._targets_of(pod))
 
+    def owners(self, pod: PodFacts) -> frozenset[str]:
+        """What a reach may name to be sent the addresses of `pod` (discovery.scope)."""
+        return frozenset(owner for plan in self._pod_plans.get(pod.key, ()) for owner in plan.owners)
+
     def inbound_ports(self, pod: PodFacts) -> tuple[int, ...]:
         """The ports of `pod` that its peers may reach."""
         return reachable_ports(pod, (target for _, target in self._targets_of(pod)))
