@@ -3,18 +3,23 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import yaml
 
+from mesh import names
+from telemetry import promql
 from telemetry.edges import edges
 from telemetry.ledger import Traffic
 from telemetry.measurement import Measurement
+from telemetry.prometheus import PrometheusMeter
 from telemetry.rows import Kind
+from tests.chart.chart import CHART
 from tests.cluster.kubectl import run_autotls, run_kubectl
 from tests.cluster.truth import Scene, bucket, metered, row, scene, sent
 from tests.fixtures_cluster import RunningCluster
+from tests.telemetry.scraper import at, instant_of, prometheus
 
 pytestmark = pytest.mark.cluster
 
@@ -114,6 +119,50 @@ async def test_every_kind_of_workload_has_its_row(cluster: RunningCluster, truth
             pod.name for pod in found.cluster.pods if pod.namespace == truth.home.name and pod.labels.get("app") == name
         }
         assert [traffic(found, Kind.POD, truth, pod).total.requests for pod in pods] == [2]
+
+
+async def test_prometheus_tells_the_same_as_the_proxies(cluster: RunningCluster, truth: Scene, tmp_path: Path) -> None:
+    # Debian's Prometheus is built without Kubernetes' service discovery: the targets are written down.
+    shipped: dict[str, Any] = yaml.safe_load((CHART / "files" / "prometheus-scrape.yaml").read_text())
+    targets = [
+        {
+            "targets": [f"{pod['status']['podIP']}:{names.STATUS_PORT}"],
+            "labels": {"namespace": truth.home.name, "pod": pod["metadata"]["name"]},
+        }
+        for pod in truth.home.pods()
+    ]
+    job = {key: shipped[key] for key in ("job_name", "metric_relabel_configs")} | {"static_configs": targets}
+    apps = ("client", "web", "seen", *OTHERS)
+    async with metered(cluster, truth.home) as window, prometheus(tmp_path, job, enter=cluster.enter_network) as ask:
+        here = f'{{namespace="{truth.home.name}"}}'
+
+        async def knows_all(now: str) -> bool:
+            return len(promql.pods(await ask(f"envoy_server_uptime{here}", now))) == len(apps)
+
+        begin = await instant_of(ask, knows_all, "every proxy of the namespace")
+        await truth.load("web", "/200/20", 30)
+        await truth.load("web", "/503/0", 10)
+        await truth.load("web", "/200/0", 5, where=truth.outside, keep=False)
+
+        def complete(found: Measurement) -> bool:
+            web = traffic(found, Kind.DEPLOYMENT, truth, "web")
+            return web.total.latency.total == 40 and sent(found, truth.home.name) == 45
+
+        asked = await window.until(complete)
+        instants: list[float] = []
+
+        async def told_all(now: str) -> bool:
+            instants.append(float(now))
+            return complete(await PrometheusMeter(window.meter.api, at(ask, float(now))).measure(float(now) - begin))
+
+        end = await instant_of(ask, told_all, "all that was sent")
+        told = await PrometheusMeter(window.meter.api, at(ask, end)).measure(end - begin)
+    for kind, name in ((Kind.DEPLOYMENT, "web"), (Kind.SERVICE, "web"), (Kind.POD, "client")):
+        ours, theirs = (traffic(found, kind, truth, name) for found in (asked, told))
+        assert (theirs.total.requests, theirs.total.succeeded) == (ours.total.requests, ours.total.succeeded)
+        assert (theirs.tls, dict(theirs.plaintext)) == (ours.tls, dict(ours.plaintext))
+        for q in (0.5, 0.95, 0.99):
+            assert theirs.total.latency.quantile(q) == ours.total.latency.quantile(q)
 
 
 async def test_viewer_sees_the_table_and_nothing_is_missing(
