@@ -1,8 +1,11 @@
-"""Renewal as a running Envoy serves it, in an installation whose certificates live for two minutes.
+"""Renewal as a running Envoy serves it, and expiry without a CA, in an installation whose certificates live for 90 s.
 
-The same installation lets pods choose an image that nobody can pull, so that is looked at here too.
+Two meshed pods are under load all the while. The same installation lets pods choose an image that nobody can pull, so
+that is looked at here too.
 """
 
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,18 +17,24 @@ import pytest
 from mesh import names
 from tests.cluster.kubectl import OPTED_IN, Object, Space, eventually, is_injected, space, statuses_of
 from tests.cluster.machine import Machine, Watch, watching
+from tests.cluster.mutual import Load, Meshed, meshed_pods, pacing, streaming
 from tests.cluster.plane import Plane, Versions, a_pod, an_account, save_identity
+from tests.cluster.results import Table
 from tests.fixtures_cluster import RunningCluster
 
 pytestmark = pytest.mark.cluster
 
+TABLE: Final = Table(
+    "Certificates under steady load between two meshed pods",
+    (("leaves of both sides are renewed", "-"), ("leaves of both sides expire while there is no CA", "-")),
+)
 NO_REGISTRY: Final = "127.0.0.1:1"
 """Refuses at once; a name would wait for a resolver that the node does not have."""
-# Renewed after 48 s; files come at most 15 s later here (syncFrequency), long before the old certificate ends.
+# Renewed after 27 s; files come at most 15 s later here (syncFrequency), long before the old certificate ends.
 SHORT: Final = {
-    "identity.leafLifetime": "120s",
+    "identity.leafLifetime": "90s",
     "identity.clockSkew": "5s",
-    "identity.renewAt": 0.4,
+    "identity.renewAt": 0.3,
     "proxy.allowedImagePrefixes": [NO_REGISTRY],
 }
 
@@ -38,6 +47,17 @@ class ShortLived:
     space: Space
     before: Versions
     """What the CA had written with the default lifetimes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Meshed pods under load, with one TCP connection and one HTTP/2 stream that last."""
+
+    meshed: Meshed
+    load: Load
+    stream: "subprocess.Popen[str]"
+    ends: dict[str, float]
+    """When the leaf that each pod's proxy served at first ends (Unix time), by the pod's name."""
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +76,31 @@ def short_lived(cluster: RunningCluster) -> Iterator[ShortLived]:
         yield ShortLived(plane, home, before)
 
 
+@pytest.fixture(scope="module")
+def pair(short_lived: ShortLived, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("pair")
+    with ExitStack() as stack:
+        meshed = stack.enter_context(meshed_pods(short_lived.plane.cluster))
+        enter, address = meshed.enter(meshed.client()), meshed.address()
+        further = ("bytes:7000:4", "first:3306:2", "long:7000:2")
+        load = stack.enter_context(pacing(enter, address, 80, folder / "load", rate=12, further=further))
+        stream = stack.enter_context(streaming(enter, address, 81, folder / "endless"))
+        yield Pair(meshed, load, stream, ends_of(meshed))
+
+
+def ends_of(meshed: Meshed) -> dict[str, float]:
+    metric = "envoy_listener_ssl_certificate_expiration_unix_time_seconds"
+    pods = [meshed.client(), *meshed.servers()]
+    return {pod["metadata"]["name"]: meshed.metric(pod, metric, envoy_tls_certificate="leaf") for pod in pods}
+
+
 def test_other_lifetimes_are_no_reason_to_issue_again(short_lived: ShortLived) -> None:
     assert f"{short_lived.space.name}/{names.identity_secret_name('steady')}" in short_lived.before
     assert short_lived.plane.rewritten(short_lived.before) == set()
 
 
 def test_running_envoy_serves_the_renewed_certificate_and_keeps_its_connections(
-    short_lived: ShortLived, tmp_path: Path
+    short_lived: ShortLived, pair: Pair, tmp_path: Path
 ) -> None:
     where, machine = short_lived.space, Machine(short_lived.plane.cluster)
     where.apply(an_account("renewed"), a_pod(where.cluster, "renewed", "renewed"))
@@ -92,6 +130,39 @@ def test_running_envoy_serves_the_renewed_certificate_and_keeps_its_connections(
     after = where.get("pod", "renewed")
     assert machine.envoy_of(after) == envoy
     assert [status["restartCount"] for status in statuses_of(after).values()] == [0] * len(statuses_of(after))
+
+    # Those under load were renewed meanwhile, or soon are.
+    eventually(
+        lambda: all(end > pair.ends[name] for name, end in ends_of(pair.meshed).items()),
+        "renewed identities of the pair",
+    )
+    pair.load.more(50)
+    record("leaves of both sides are renewed", pair)
+
+
+def record(case: str, pair: Pair) -> None:
+    count, failed = len(pair.load.answers()), pair.load.failures()
+    print(f"{case}: {len(failed)} of {count} failed, slowest {pair.load.slowest_ms:.0f} ms")
+    assert failed == []
+    assert pair.stream.poll() is None
+    kinds = "HTTP, bytes, server first, one TCP connection and one HTTP/2 stream from beginning to end"
+    TABLE.record(case, "-", "no request failed, then mutual TLS", kinds)
+
+
+def test_expired_leaves_without_a_ca_cost_no_request_and_new_ones_bring_mutual_tls_back(
+    short_lived: ShortLived, pair: Pair
+) -> None:
+    meshed = pair.meshed
+    with short_lived.plane.scaled_down(names.CA):
+        last = max(ends_of(meshed).values())
+        before = meshed.outbound(tls="", reason="tls_failed")
+        eventually(lambda: time.time() > last, "the end of every leaf")
+        eventually(lambda: meshed.outbound(tls="", reason="tls_failed") > before, "requests without TLS")
+        pair.load.more(60)
+    back = meshed.outbound(tls="TLSv1.2", proto="TCP")
+    eventually(lambda: meshed.outbound(tls="TLSv1.2", proto="TCP") > back + 10, "new connections by mutual TLS")
+    pair.load.more(50)
+    record("leaves of both sides expire while there is no CA", pair)
 
 
 def wait_for_serials(watch: Watch, known: set[str], *, count: int) -> None:
