@@ -33,7 +33,7 @@ venv-path: venv ## print the folder of the Python environment
 ##### Checks and tests. `make test` is everything; each part can be run alone.
 
 PYTEST := $(PYTHON) -m pytest
-FAST := -m 'not apiserver and not envoy and not cluster'
+FAST := -m 'not apiserver and not envoy and not cluster and not browser'
 
 .PHONY: test-host
 test-host: venv
@@ -50,6 +50,11 @@ lint: test-host ## style, types and who imports whom
 .PHONY: test-unit
 test-unit: test-host ## pure parts and fakes; no root, no cluster
 	$(PYTEST) $(FAST) -n 2
+
+# A process of its own: Playwright keeps an event loop running in the thread of the tests, beside which no other can.
+.PHONY: test-browser
+test-browser: test-host ## the dashboard's pages in a real Chromium
+	$(PYTEST) -m browser
 
 .PHONY: test-apiserver
 test-apiserver: test-host binaries ## against a real kube-apiserver and etcd
@@ -71,7 +76,7 @@ results: test-host up ## run the cluster tests that record what they see, and wr
 	$(PYTHON) -m tests.cluster.results "$$AUTOTLS_RESULTS"
 
 .PHONY: test
-test: lint test-unit test-apiserver test-envoy test-cluster ## everything
+test: lint test-unit test-browser test-apiserver test-envoy test-cluster ## everything
 	$(MAKE) down
 
 # A cluster on this machine; CLUSTER=name chooses another than `autotls`.

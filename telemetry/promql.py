@@ -33,7 +33,8 @@ class PrometheusError(AutotlsError):
 
 def evidence(pods: Iterable[PodFacts]) -> str:
     """The question for what telemetry.causes needs of these pods."""
-    names = "|".join(sorted({re.escape(pod.name) for pod in pods}))
+    # Escaped twice: for the expression, and for the string that it stands in.
+    names = "|".join(sorted({re.escape(pod.name) for pod in pods})).replace("\\", "\\\\")
     return f'{{__name__=~"{"|".join(sorted(EVIDENCE))}",pod=~"{names}"}}'
 
 

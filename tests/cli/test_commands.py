@@ -218,6 +218,8 @@ def test_check_shows_every_section_and_its_exit_code(run: Run, cluster: Cluster)
         "certificates",
         "coverage",
         "sidecars",
+        "data plane",
+        "conflicts",
     ]
     cluster.webhook = False
     code, out, _ = run("check", "-o", "json")

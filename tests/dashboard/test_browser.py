@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.dashboard import fleet, live
 from tests.dashboard.live import KEY, Live
 
+pytestmark = pytest.mark.browser
+
 VIEWS = ("Overview", "Topology", "Workloads", "Tap", "Certificates", "Findings")
 # Live updates come every five seconds; nothing here depends on when.
 expect.set_options(timeout=120_000)
