@@ -36,12 +36,15 @@ from discovery.tls import ALPN_TCP, packed
 
 # What an undeclared server-first connection waits at most.
 DETECTION_S: Final = 0.05
-# How often a connection is tried before the client is told. More than the failures that take an address out
-# (discovery.clusters): the last ones find the next priority. And at CONNECT_TIMEOUT_S each it is ten seconds for peers
-# that are too busy to accept: the kernel drops the SYN while a listener's queue is full, and without a mesh the
-# client's own kernel would try again for two minutes. A refusal costs a round trip, so a dead application is told of
-# at once.
-CONNECT_ATTEMPTS: Final = 10
+# How often a request is tried before the client is told; the retries find the next priority by themselves. At
+# CONNECT_TIMEOUT_S each it is ten seconds for peers that are too busy to accept: the kernel drops the SYN while a
+# listener's queue is full, and without a mesh the client's own kernel would try again for two minutes. A refusal costs
+# a round trip, so a dead application is told of at once.
+REQUEST_ATTEMPTS: Final = 10
+# The same for a connection of bytes, which finds the next priority only once every address of the first is out: that
+# takes up to five failures for each (discovery.clusters.FAILURES), so ten were too few for two addresses where HTTP is
+# looked for (1 of 3,768 while every leaf had expired, tests/cluster/test_renewal.py).
+CONNECT_ATTEMPTS: Final = 20
 # After an answer that ends the connection Envoy waits so long for the client to close first; the end of a WebSocket is
 # always that, and its client waits for the server. Not zero: closing at once with bytes of the client unread is a
 # reset, in which an early answer (413, say) is lost.
@@ -206,7 +209,7 @@ def _retry() -> Message:
     policy = route_components_pb2.RetryPolicy
     return policy(
         retry_on="connect-failure,refused-stream",
-        num_retries=u32(CONNECT_ATTEMPTS - 1),
+        num_retries=u32(REQUEST_ATTEMPTS - 1),
         retry_host_predicate=[
             policy.RetryHostPredicate(
                 name="envoy.retry_host_predicates.previous_hosts",

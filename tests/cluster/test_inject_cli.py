@@ -6,7 +6,6 @@ import pytest
 
 from mesh import names
 from tests.cluster.kubectl import (
-    MANIFESTS,
     Object,
     Space,
     eventually,
@@ -90,7 +89,8 @@ def test_injected_manifest_joins_the_mesh_where_nobody_opted_in(cluster: Running
     assert is_injected(report)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in MANIFESTS.glob("*.yaml")))
+# What people would write; the others forge labels of ours or are templates of tests.
+@pytest.mark.parametrize("name", ["app", "holder", "limited", "mutual-tls", "restricted", "traffic", "workloads"])
 def test_inject_then_uninject_gives_the_same_bytes(cluster: RunningCluster, name: str) -> None:
     text = manifest_text(cluster, name)
     injected = inject(cluster, text, "--tls=strict")
