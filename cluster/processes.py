@@ -52,10 +52,13 @@ def start_ticks(pid: int) -> int | None:
 
 
 def parse_start_ticks(stat: str) -> int | None:
-    """Field 22 of /proc/PID/stat, proc(5); None for a zombie. The command name may hold spaces and brackets."""
+    """Field 22 of /proc/PID/stat, proc(5); None for a zombie. The command name may hold spaces and brackets.
+
+    A zombie with other threads (field 20) has not ended: they hold its files, and so its ports, a moment longer.
+    """
     fields = stat[stat.rindex(")") + 2 :].split()
-    state, started = fields[0], fields[19]
-    return None if state in ("Z", "X") else int(started)
+    state, threads, started = fields[0], int(fields[17]), fields[19]
+    return None if state in ("Z", "X") and threads <= 1 else int(started)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def test_pods_of_every_deployment_pass_restricted_pod_security(installed: Instal
     def pods() -> int:
         return len(get(installed, "pods", "-n", NAMESPACE)["items"])
 
-    eventually(lambda: pods() == 6, "two pods of each Deployment")
+    eventually(lambda: pods() == 7, "two pods of each Deployment, and one of the dashboard")
     statuses = [item["status"] for item in get(installed, "deployments", "-n", NAMESPACE)["items"]]
     failures = [c for status in statuses for c in status["conditions"] if c["type"] == "ReplicaFailure"]
     assert failures == []

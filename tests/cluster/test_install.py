@@ -206,9 +206,9 @@ def test_upgrade_rolls_the_pods_keeps_the_ca_bundle_and_no_admission_fails(
 
         def settled() -> bool:
             pods = control_plane_pods(cluster)
-            return len(pods) == 6 and not pods & before
+            return len(pods) == 7 and not pods & before
 
-        eventually(settled, lambda: f"six new pods: {control_plane_pods(cluster)}, before {before}")
+        eventually(settled, lambda: f"seven new pods: {control_plane_pods(cluster)}, before {before}")
         already = strict.injected
         eventually(lambda: strict.injected > already, "an admission after the roll")
     assert (strict.refused, strict.bare, optional.refused, optional.bare) == ([], 0, [], 0)

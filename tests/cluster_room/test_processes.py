@@ -110,5 +110,10 @@ def test_a_zombie_counts_as_ended() -> None:
     assert processes.parse_start_ticks(f"12 (sleep) {' '.join(fields)}") is None
 
 
+def test_a_zombie_whose_other_threads_still_end_holds_its_ports_and_counts_as_alive() -> None:
+    fields = ["Z", *("0" for _ in range(16)), "7", "0", "4711", "0"]
+    assert processes.parse_start_ticks(f"12 (kube-apiserver) {' '.join(fields)}") == 4711
+
+
 def test_our_own_start_time_is_readable() -> None:
     assert processes.start_ticks(os.getpid()) is not None
