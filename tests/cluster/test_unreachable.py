@@ -101,6 +101,21 @@ def nft(shop: Shop, pod: Object, rules: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def assert_said_aloud(shop: Shop) -> None:
+    """An Event on the client's pod, and a finding of `check`; both name the server, the second its cause."""
+    server = f"{shop.home.name}/pod/server"
+
+    def told() -> list[Object]:
+        found = shop.home.get("events", "--field-selector=reason=PlaintextToMeshedPeer")["items"]
+        return [each for each in found if each["involvedObject"]["name"] == "client" and server in each["message"]]
+
+    (event,) = eventually(told, "an Event on the client's pod")
+    assert event["type"] == "Warning"
+    found = [each for each in Plane(shop.machine.cluster).findings("plaintext-to-meshed") if server in each["message"]]
+    assert found, "no finding"
+    assert all(Plaintext.UNREACHABLE in each["message"] and shop.home.name in each["subject"] for each in found)
+
+
 def test_traffic_flows_in_plaintext_while_15108_is_dropped_and_by_tls_afterwards(shop: Shop) -> None:
     server, client = (shop.home.get("pod", name) for name in ("server", "client"))
     from_client, from_proxy = {client["status"]["podIP"]}, {server["status"]["podIP"]}
@@ -118,6 +133,7 @@ def test_traffic_flows_in_plaintext_while_15108_is_dropped_and_by_tls_afterwards
         assert shop.counted(svc=cluster, tls="TLSv1.2") == 0
         evidence = "every request answered; the client's proxy counts `tls_failed`, and connects to 15108 that time out"
         FORGOTTEN.record(protocol, "ClusterIP", "plaintext, reason `unreachable`; TLS when it is allowed", evidence)
+    assert_said_aloud(shop)
     nft(shop, server, "delete table inet forgetful")
     for port in (80, 81):
         eventually(lambda port=port: set(shop.ask(port)) == from_proxy, f"port {port} by mutual TLS")
