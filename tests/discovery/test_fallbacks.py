@@ -13,31 +13,19 @@ from discovery.accesslog import Record
 from discovery.alarms import REASON, Alarms
 from discovery.fallbacks import AGAIN_S, MAX_FAILURE, REST_S, Fallback, Fallbacks
 from discovery.snapshot import PodFacts
+from tests.discovery import records
 from tests.discovery.cluster import Mesh
 from tests.discovery.objects import pod
 from tests.fakes.kubeapi import FakeApi
 
-RECORD = Record(
-    http=True,
-    outbound=True,
-    started_us=0,
-    duration_us=1500,
-    protocol="HTTP/1.1",
+RECORD = dataclasses.replace(
+    records.RECORD,
     source="10.0.0.9:40000",
-    local="10.96.0.10:80",
     upstream="10.0.0.1:8080",
-    cluster="shop/web:80",
     tls="",
     peer="",
     reason="tls_failed",
-    method="",
     authority="web",
-    path="",
-    status=200,
-    flags=(),
-    failure="",
-    received_bytes=0,
-    sent_bytes=0,
 )
 
 
@@ -60,10 +48,10 @@ class Scene:
         assert found
         return found
 
-    def tell(self, *records: Record) -> list[str]:
+    def tell(self, *told: Record) -> list[str]:
         """The servers that it made said."""
         before = len(self.said)
-        self.fallbacks.take(self.client, records)
+        self.fallbacks.take(self.client, told)
         return [each.server for each in self.said[before:]]
 
 
