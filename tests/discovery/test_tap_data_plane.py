@@ -168,7 +168,7 @@ def test_a_proxy_that_comes_while_it_is_tapped_is_tapped_and_discovery_coming_ba
     fleet: Fleet, pair: tuple[Member, Member]
 ) -> None:
     client, server = pair
-    tapped(fleet, SHOP, client)
+    tapped(fleet, SHOP, client, server)
     late = fleet.member("late-0", "client")
     fleet.announce(late)
     eventually(lambda: switch(late.proxy) == 1_000_000, what="the switch is on", within_s=30)
