@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from cli.errors import CliError
@@ -54,9 +55,13 @@ def parse_resources(words: Sequence[str]) -> Resources:
 
 
 def parse_peer(text: str, namespace: str) -> Peer:
-    """From `deploy/web`, for `--to` and `--from`; a namespace names itself. Raises CliError."""
+    """From `deploy/web` or an address, for `--to` and `--from`; a namespace names itself. Raises CliError."""
+    try:
+        return Peer(None, "", str(ip_address(text)))
+    except ValueError:
+        pass  # no address
     first, slash, name = text.partition("/")
     kind = parse_kind(first)
     if not slash or not name or kind is Kind.AUTHORITY:
-        raise CliError(f"{text!r} names no peer", hint="write deploy/web, svc/web or ns/shop")
+        raise CliError(f"{text!r} names no peer", hint="write deploy/web, svc/web, ns/shop or 192.0.2.1")
     return Peer(kind, "" if kind is Kind.NAMESPACE else namespace, name)

@@ -64,8 +64,10 @@ def reason_of(record: Record, reporter: PodFacts, known: Known) -> str:
         client = known.pod_at(host_of(record.source))
         if client is None:
             return Plaintext.EXTERNAL.value
+        if not client.meshed:
+            return Plaintext.NOT_MESHED.value
         # A meshed client's own proxy knows more than the server can.
-        return (Plaintext.TLS_FAILED if client.meshed else Plaintext.NOT_MESHED).value
+        return (Plaintext.TLS_FAILED if client.redirected else Plaintext.NO_REDIRECT).value
     return _passed_through(record, reporter, known).value
 
 
@@ -73,11 +75,8 @@ def _passed_through(record: Record, reporter: PodFacts, known: Known) -> Plainte
     """No listener of discovery's took it."""
     host, port = host_of(record.local), port_of(record.local)
     if service := known.service_at(host):
-        plan = known.plan(service)
-        if plan and plan.unsupported:
-            return Plaintext.UNSUPPORTED_SERVICE
-        meshed = any(port.identities for port in plan.ports) if plan else False
-        return _not_configured(reporter, (EVERYBODY, service)) if meshed else Plaintext.NOT_MESHED
+        found = _behind(known.plan(service), port, known)
+        return found or _not_configured(reporter, (EVERYBODY, service))
     pod = known.pod_at(host)
     if pod is None:
         return Plaintext.EXTERNAL
@@ -88,6 +87,18 @@ def _passed_through(record: Record, reporter: PodFacts, known: Known) -> Plainte
     # A port that nobody declares is not reached by TLS.
     declared = port in known.inbound_ports(pod)
     return _not_configured(reporter, known.owners(pod)) if declared else Plaintext.OUT_OF_REACH
+
+
+def _behind(plan: ServicePlan | None, port: int, known: Known) -> Plaintext | None:
+    """Why that port of a Service has no listener; None where it should have one."""
+    if plan and plan.unsupported:
+        pods = (known.pod_at(target.address) for target in plan.targets)
+        return Plaintext.UNSUPPORTED_SERVICE if any(pod and pod.meshed for pod in pods) else Plaintext.NOT_MESHED
+    endpoints = [each for way in plan.ports if way.port == port for each in way.endpoints] if plan else []
+    if any(each.identity for each in endpoints):
+        return None
+    skipped = any(each.reason is Plaintext.SKIPPED_PORT for each in endpoints)
+    return Plaintext.SKIPPED_PORT if skipped else Plaintext.NOT_MESHED
 
 
 def _not_configured(reporter: PodFacts, owners: Iterable[str]) -> Plaintext:

@@ -28,7 +28,8 @@ class PodFacts:
     """What matters about one pod. `identity` is the SPIFFE ID of its ServiceAccount; `key` is `namespace/name`.
 
     `workload`: what operators know it by (mesh.workload).
-    `meshed`: it carries our label and our sidecar runs; only then does its 15108 answer.
+    `meshed`: it carries our label and our sidecar runs; only then does its 15108 answer. `redirected`: what it dials
+    passes its proxy.
     """
 
     key: str
@@ -38,6 +39,7 @@ class PodFacts:
     service_account: str
     identity: str
     meshed: bool
+    redirected: bool
     strict: bool
     ports: tuple[tuple[int, Protocol], ...]
     opaque: PortSet
@@ -72,6 +74,8 @@ def pod_facts(pod: Pod, namespace: ObjectMeta | None, config: MeshConfig) -> Pod
         service_account=spec.service_account,
         identity=identity,
         meshed=bool(identity) and _sidecar_runs(pod, config.control_plane_namespace),
+        # Left out where PodSecurity would refuse it (webhook.patch).
+        redirected=any(each.name == names.INIT_CONTAINER for each in spec.init_containers or ()),
         strict=settings.mode == "strict",
         ports=_container_ports(pod, opaque),
         opaque=opaque,

@@ -12,7 +12,7 @@ from itertools import chain
 
 from mesh.reasons import Plaintext
 from telemetry.flows import Flow, Tally
-from telemetry.parties import NODE, Party
+from telemetry.parties import NODE, Party, address_of
 from telemetry.workloads import Inventory, PodFacts
 
 # What a client's proxy says of servers whose own proxy cannot have seen the connection.
@@ -113,17 +113,21 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a flow must go to: to any of these servers, to that Service, or to whatever is in that namespace."""
+    """Where a flow must go to: to any of these servers, to that Service, to whatever is in that namespace, or to that
+    address outside of the cluster."""
 
     names: frozenset[str] = frozenset()
     service: str = ""
     namespace: str = ""
+    address: str = ""
 
     def takes(self, flow: Flow) -> bool:
         if self.service:
             return flow.service == self.service
         if self.namespace:
             return flow.server.namespace == self.namespace
+        if self.address:
+            return address_of(flow.server.name) == self.address
         return flow.server.name in self.names
 
 

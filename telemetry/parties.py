@@ -79,7 +79,12 @@ def of_identity(spiffe_id: str, cluster: Inventory) -> Party:
 
 def is_address(dst: str) -> bool:
     """Whether a connection passed through to that address and port."""
-    return "/" not in dst and bool(_split_port(dst)[0])
+    return "/" not in dst and bool(address_of(dst))
+
+
+def address_of(text: str) -> str:
+    """`10.0.0.7` of `10.0.0.7:80`, `fd00::7` of `[fd00::7]:80`; empty for what is no address and port."""
+    return _split_port(text)[0]
 
 
 def passed_through(text: str, cluster: Inventory) -> Plaintext:
@@ -90,10 +95,14 @@ def passed_through(text: str, cluster: Inventory) -> Plaintext:
         meshed = any(pod.meshed for pod in cluster.pods if pod.key in service.pods)
         if not meshed:
             return Plaintext.NOT_MESHED
-        return Plaintext.UNSUPPORTED_SERVICE if service.unsupported else Plaintext.OUT_OF_REACH
+        if service.unsupported:
+            return Plaintext.UNSUPPORTED_SERVICE
+        return Plaintext.SKIPPED_PORT if port in service.skipped else Plaintext.OUT_OF_REACH
     pod = cluster.by_address.get(address)
     if pod is not None:
-        return Plaintext.OUT_OF_REACH if pod.meshed else Plaintext.NOT_MESHED
+        if not pod.meshed:
+            return Plaintext.NOT_MESHED
+        return Plaintext.SKIPPED_PORT if pod.leaves_alone(port) else Plaintext.OUT_OF_REACH
     return Plaintext.NOT_MESHED if address in cluster.nodes else Plaintext.EXTERNAL
 
 

@@ -62,9 +62,9 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end, as `--to` and `--from` name it."""
+    """The other end, as `--to` and `--from` name it. `kind` is None for an address outside of the cluster."""
 
-    kind: Kind
+    kind: Kind | None
     namespace: str
     name: str
 
@@ -111,6 +111,8 @@ def groups(kind: Kind, cluster: Inventory) -> Groups:
 
 def pods_of(peer: Peer, cluster: Inventory) -> tuple[PodFacts, ...]:
     """The pods of that object; none when it is not there."""
+    if peer.kind is None:
+        return ()
     if peer.kind is Kind.SERVICE:
         chosen = next((s.pods for s in cluster.services if (s.namespace, s.name) == (peer.namespace, peer.name)), ())
         return tuple(pod for pod in cluster.pods if pod.key in chosen)
@@ -120,6 +122,8 @@ def pods_of(peer: Peer, cluster: Inventory) -> tuple[PodFacts, ...]:
 
 def destination_of(peer: Peer, book: Ledger) -> Destination:
     """What clients' proxies call that object. Empty when they cannot tell it from others: they count by workload."""
+    if peer.kind is None:
+        return Destination(address=peer.name)
     if peer.kind is Kind.NAMESPACE:
         return Destination(namespace=peer.name)
     if peer.kind is Kind.SERVICE:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from discovery.kinds import Service
+from discovery.kinds import Service, ServicePort
+from discovery.protocols import NO_PORTS, PortSet
 from discovery.unsupported import unsupported
 from mesh import names
 from mesh.workload import Workload, workload_of
@@ -29,6 +30,7 @@ class PodFacts:
     observed: bool  # its proxy counts the plaintext that it receives, but for skipped ports
     sees_all: bool  # the same, and no port is skipped
     redirected: bool  # what it dials passes its proxy
+    skipped: PortSet  # its own ports that its proxy leaves alone
     service_account: str
     identity: str  # the SPIFFE ID that it was given; empty without a sidecar
     probed_ports: frozenset[int]
@@ -41,6 +43,10 @@ class PodFacts:
     def key(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    def leaves_alone(self, port: int) -> bool:
+        """Whether that port of it is never mutual TLS: it was asked to skip it, or it is one of ours."""
+        return port in self.skipped or port in names.RESERVED_PORTS
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
@@ -50,6 +56,7 @@ class ServiceFacts:
     name: str
     pods: frozenset[str]
     unsupported: bool = False  # it uses what proxies cannot do, so they leave it to kube-proxy
+    skipped: frozenset[int] = frozenset()  # its ports that lead to nothing but what meshed pods leave alone
 
     @property
     def key(self) -> str:
@@ -88,7 +95,7 @@ def inventory(pods: Iterable[SeenPod], services: Iterable[Service] = (), nodes: 
     listed: list[ServiceFacts] = []
     nodes = tuple(nodes)
     for service in services:
-        known_service = _service_facts(service, facts)
+        known_service = _service_facts(service, tuple(zip(alive, facts, strict=True)))
         listed.append(known_service)
         for address in service.spec.virtual_addresses:
             by_virtual |= {(address, port.port): known_service for port in service.spec.ports or ()}
@@ -108,6 +115,7 @@ def _facts(pod: SeenPod) -> PodFacts:
     runs = status is not None and status.state is not None and status.state.running is not None
     proxy = next((each for each in pod.spec.init_containers or () if each.name == names.PROXY_CONTAINER), None)
     observed = proxy is not None and proxy.variable("AUTOTLS_INBOUND") == OBSERVED
+    skipped = proxy.variable("AUTOTLS_SKIP_INBOUND_PORTS") if proxy else ""
     return PodFacts(
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
@@ -118,8 +126,9 @@ def _facts(pod: SeenPod) -> PodFacts:
         labels=pod.metadata.labels or {},
         meshed=proxy is not None and runs and pod.metadata.label(names.MESH_LABEL) is not None,
         observed=observed,
-        sees_all=observed and proxy is not None and not proxy.variable("AUTOTLS_SKIP_INBOUND_PORTS"),
+        sees_all=observed and not skipped,
         redirected=proxy is not None and proxy.variable("AUTOTLS_REDIRECT") != "off",
+        skipped=PortSet.parse(skipped) if skipped else NO_PORTS,
         service_account=pod.spec.service_account,
         identity=pod.metadata.annotation(names.IDENTITY_ANNOTATION) or "",
         probed_ports=frozenset(port for each in pod.spec.containers for port in each.probed_ports),
@@ -136,14 +145,30 @@ def _owners(pod: SeenPod) -> tuple[Workload, ...]:
     return tuple(dict.fromkeys((*found, top)))
 
 
-def _service_facts(service: Service, pods: Iterable[PodFacts]) -> ServiceFacts:
+def _service_facts(service: Service, pods: Iterable[tuple[SeenPod, PodFacts]]) -> ServiceFacts:
     selector, namespace = service.spec.selector or {}, service.metadata.namespace
-    chosen = (
-        pod.key
-        for pod in pods
-        if selector and pod.namespace == namespace and all(pod.labels.get(k) == v for k, v in selector.items())
+    chosen = [
+        (pod, facts)
+        for pod, facts in pods
+        if selector and facts.namespace == namespace and all(facts.labels.get(k) == v for k, v in selector.items())
+    ]
+    meshed = [(pod, facts) for pod, facts in chosen if facts.meshed]
+    ports = service.spec.ports or () if meshed else ()
+    return ServiceFacts(
+        namespace,
+        service.metadata.name,
+        frozenset(facts.key for _, facts in chosen),
+        unsupported(service) is not None,
+        frozenset(port.port for port in ports if all(facts.leaves_alone(_target(port, pod)) for pod, facts in meshed)),
     )
-    return ServiceFacts(namespace, service.metadata.name, frozenset(chosen), unsupported(service) is not None)
+
+
+def _target(port: ServicePort, pod: SeenPod) -> int:
+    """The pod's port behind that of a Service; 0 for a name that no container's port has."""
+    if not isinstance(port.target_port, str):
+        return port.target_port or port.port
+    declared = (each for container in pod.spec.containers for each in container.ports or ())
+    return next((each.container_port for each in declared if each.name == port.target_port), 0)
 
 
 def _node_addresses(node: SeenNode) -> Iterable[str]:

@@ -15,7 +15,7 @@ from telemetry.rows import Kind, Peer, Selection, destination_of, pods_of, table
     epilog=f"Kinds: {KINDS_HELP}. What each column means, and what * says: docs/telemetry.md.",
 )
 @click.argument("resources", nargs=-1, metavar="[KIND[/NAME] [NAME]...]")
-@click.option("--to", metavar="KIND/NAME", help="Only what they sent to it, as their own proxies counted.")
+@click.option("--to", metavar="KIND/NAME|ADDRESS", help="Only what they sent to it, as their own proxies counted.")
 @click.option("--from", "sent_by", metavar="KIND/NAME", help="Only what came from it, as its proxies counted.")
 @question_options
 def command(resources: tuple[str, ...], to: str | None, sent_by: str | None, question: Question) -> None:
@@ -30,7 +30,9 @@ def command(resources: tuple[str, ...], to: str | None, sent_by: str | None, que
         raise click.UsageError(f"a {wanted.kind} sends nothing: use --from, or ask for the workloads with --to")
     here = question.namespace or ""
     peers = [parse_peer(text, here) if text else None for text in (to, sent_by)]
-    if any(peer and not peer.namespace and peer.kind is not Kind.NAMESPACE for peer in peers):
+    if peers[1] and peers[1].kind is None:
+        raise click.UsageError("an address outside of the cluster has no proxy that counts: --from names pods")
+    if any(peer and not peer.namespace and peer.kind not in (None, Kind.NAMESPACE) for peer in peers):
         raise click.UsageError("with --all-namespaces, --to and --from can only name a namespace")
 
     def show(found: Measurement) -> str:
@@ -59,6 +61,9 @@ def _table(found: Measurement, question: Question, wanted: Resources, to: Peer |
 
 def _require(peer: Peer, found: Measurement, *, counted: bool) -> None:
     """Raises CliError where --to or --from names what is not there, or what proxies cannot tell apart."""
+    if peer.kind is None:
+        _require_outside(peer.name, found)
+        return
     name = f"{peer.kind}/{peer.name}"
     pods = pods_of(peer, found.cluster)
     if not pods and peer.kind is not Kind.SERVICE:
@@ -68,3 +73,12 @@ def _require(peer: Peer, found: Measurement, *, counted: bool) -> None:
             f"proxies count what they send by workload, and {name} is only a part of one",
             hint=f"--to {pods[0].workload.kind}/{pods[0].workload.name}",
         )
+
+
+def _require_outside(address: str, found: Measurement) -> None:
+    """Raises CliError for an address of the cluster: what is there is counted by its name."""
+    if pod := found.cluster.by_address.get(address):
+        raise CliError(f"{address} is pod {pod.key}", hint=f"--to {pod.workload.kind}/{pod.workload.name}")
+    for (virtual, _), service in found.cluster.by_virtual_address.items():
+        if virtual == address:
+            raise CliError(f"{address} is service {service.key}", hint=f"--to svc/{service.name}")

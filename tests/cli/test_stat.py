@@ -100,6 +100,7 @@ def test_what_names_no_resource_is_refused_with_a_hint(words: tuple[str, ...]) -
 def test_peer_is_one_object() -> None:
     assert parse_peer("sts/db", "shop") == Peer(Kind.STATEFULSET, "shop", "db")
     assert parse_peer("ns/shop", "other") == Peer(Kind.NAMESPACE, "", "shop")
+    assert parse_peer("2001:DB8::1", "shop") == Peer(None, "", "2001:db8::1")
     for text in ("deploy", "au/web.shop", "deploy/"):
         with pytest.raises(CliError):
             parse_peer(text, "shop")

@@ -47,8 +47,10 @@ def pod(
     annotations: dict[str, str] | None = None,
     phase: str = "Running",
     host_network: bool = False,
+    redirected: bool = True,
 ) -> Pod:
-    """`meshed` sets the label; `running` (as `meshed` unless given) says whether the sidecar runs."""
+    """`meshed` sets the label; `running` (as `meshed` unless given) says whether the sidecar runs. `redirected`: so is
+    what a meshed pod dials."""
     running = meshed if running is None else running
     state = ContainerState(running=msgspec.Raw(b"{}")) if running else ContainerState(waiting=msgspec.Raw(b"{}"))
     declared = tuple(
@@ -57,6 +59,7 @@ def pod(
         else ContainerPort(container_port=port)
         for port in ports
     )
+    ours = (names.INIT_CONTAINER, names.PROXY_CONTAINER) if redirected else (names.PROXY_CONTAINER,)
     mesh = {names.MESH_LABEL: names.DEFAULT_CONTROL_PLANE_NAMESPACE} if meshed else {}
     return Pod(
         metadata=ObjectMeta(
@@ -68,6 +71,7 @@ def pod(
         ),
         spec=PodSpec(
             containers=(Container(name="app", ports=declared),),
+            init_containers=tuple(Container(name=each) for each in ours) if meshed else None,
             service_account_name=service_account,
             host_network=host_network or None,
         ),

@@ -55,6 +55,12 @@ def mesh() -> Mesh:
         endpoint_slice("sticky", "10.0.0.2"),
         service("plain", "10.96.0.12"),
         endpoint_slice("plain", "10.0.0.3"),
+        pod("bare", "10.0.0.5", redirected=False),
+        pod("skipping", "10.0.0.6", annotations={"config.autotls.io/skip-inbound-ports": "8080"}),
+        service("skipping", "10.96.0.13"),
+        endpoint_slice("skipping", "10.0.0.6"),
+        service("sticky-plain", "10.96.0.14", session_affinity="ClientIP"),
+        endpoint_slice("sticky-plain", "10.0.0.3"),
     )
     return mesh
 
@@ -142,6 +148,9 @@ def test_an_entry_is_of_the_pod_that_told_it_and_has_the_names_of_both_ends(mesh
         ("from outside", {"outbound": False, "source": "192.0.2.1:1"}, "external"),
         ("from a pod without a proxy", {"outbound": False, "source": "10.0.0.3:1"}, "not_meshed"),
         ("from a meshed pod", {"outbound": False, "source": "10.0.0.1:1"}, "tls_failed"),
+        ("from one without redirect", {"outbound": False, "source": "10.0.0.5:1"}, "no_redirect"),
+        ("a Service whose port is skipped", {"local": "10.96.0.13:80", "cluster": "passthrough"}, "skipped_port"),
+        ("a Service left to kube-proxy, unmeshed", {"local": "10.96.0.14:80", "cluster": "passthrough"}, "not_meshed"),
     ],
 )
 def test_plaintext_has_a_reason(mesh: Mesh, case: str, changes: dict[str, object], reason: str) -> None:

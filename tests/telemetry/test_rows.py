@@ -1,5 +1,7 @@
 """What a row of `stat` holds: whom it stands for, what it received, what was not seen."""
 
+import pytest
+
 from telemetry.ledger import Ledger, Traffic
 from telemetry.rows import EVERYTHING, Kind, Peer, Row, Selection, table
 from tests.telemetry.scenes import (
@@ -130,6 +132,40 @@ def test_passed_through_connections_get_their_reason_from_the_cluster() -> None:
         "external": 1,
     }
     assert one(Kind.DEPLOYMENT, book, "web").traffic.plaintext == {"out_of_reach": 1, "unsupported_service": 1}
+
+
+@pytest.mark.parametrize(
+    ("dst", "skipped", "reason"),
+    [
+        ("10.96.0.10:80", "8080", "skipped_port"),
+        ("10.96.0.10:80", "8000-8100", "skipped_port"),
+        ("10.96.0.10:81", "8080", "skipped_port"),
+        ("10.96.0.10:80", "9090", "out_of_reach"),
+        ("10.0.0.2:8080", "8080", "skipped_port"),
+        ("10.0.0.2:15120", "", "skipped_port"),
+        ("10.0.0.2:9090", "8080", "out_of_reach"),
+    ],
+)
+def test_what_passed_to_a_port_that_the_server_skips_says_so(dst: str, skipped: str, reason: str) -> None:
+    """By a Service's port with a number or a name behind it, or by the pod's address; whether it observes or not."""
+    ports = [{"port": 80, "targetPort": 8080}, {"port": 81, "targetPort": "http"}]
+    services = [service_object("web", "10.96.0.10", ports=ports)]
+    for observed in (False, True):
+        pods = [deployment_pod("web", "10.0.0.2", observed=observed, skipped=skipped)]
+        client = Counters().outbound(dst, tls=False, svc="passthrough", proto="TCP")
+        book = book_of(cluster_of([*pods, deployment_pod("client", "10.0.0.3")], services), {CLIENT_POD: client})
+        assert dict(book.sent(book.cluster.pods).plaintext) == {reason: 1}
+        # A server that observes counts what passed its proxy itself; a skipped port's does not.
+        here = reason == "skipped_port" or not observed
+        assert dict(one(Kind.DEPLOYMENT, book, "web").traffic.plaintext) == ({reason: 1} if here else {})
+
+
+def test_what_was_sent_to_an_address_outside_of_the_cluster_has_its_row() -> None:
+    client = Counters().outbound("[2001:db8::9]:443", tls=False, svc="passthrough", proto="TCP", times=3)
+    client.outbound("203.0.113.9:443", tls=False, svc="passthrough", proto="TCP")
+    book = scene(client=client)
+    (row,) = table(Kind.POD, book, 10.0, Selection(names=(CLIENT_POD,)), to=Peer(None, "", "2001:db8::9")).rows
+    assert (row.traffic.units, dict(row.traffic.plaintext)) == (3, {"external": 3})
 
 
 def test_client_without_redirect_is_named_as_the_reason() -> None:
