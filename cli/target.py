@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
-import yaml
+
+from kube.errors import KubeconfigError
+from kube.kubeconfig import DEFAULT_KUBECONFIG, existing, read_kubeconfig
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-DEFAULT_KUBECONFIG: Final = "~/.kube/config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,7 @@ def cluster_options(command: _F) -> _F:
 
 def kubeconfig_files(target: Target) -> tuple[Path, ...]:
     """The files that exist, in kubectl's order."""
-    paths = target.kubeconfig or os.environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG
-    files = (Path(path).expanduser() for path in paths.split(os.pathsep) if path)
-    return tuple(path for path in files if path.is_file())
+    return existing(target.kubeconfig or os.environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG)
 
 
 def context_namespace(target: Target) -> str | None:
@@ -50,22 +49,7 @@ def context_namespace(target: Target) -> str | None:
 
     Reading is forgiving: whoever makes a request next gets the real error.
     """
-    current = target.context
-    contexts: dict[str, Any] = {}
-    for path in kubeconfig_files(target):
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            continue
-        if not isinstance(loaded, dict):
-            continue
-        content = cast(dict[str, Any], loaded)
-        current = current or content.get("current-context")
-        listed = content.get("contexts")
-        for entry in cast(list[Any], listed) if isinstance(listed, list) else ():
-            if isinstance(entry, dict):
-                named = cast(dict[str, Any], entry)
-                contexts.setdefault(str(named.get("name")), named.get("context"))
-    chosen = contexts.get(str(current or ""))
-    namespace = cast(dict[str, Any], chosen).get("namespace") if isinstance(chosen, dict) else None
-    return namespace if isinstance(namespace, str) else None
+    try:
+        return read_kubeconfig(kubeconfig_files(target)).context(target.context).namespace or None
+    except KubeconfigError:
+        return None

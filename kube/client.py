@@ -1,20 +1,18 @@
 """One request to the API server: bytes in, bytes or a typed error out.
 
-The official client builds the URL and the credentials, aiohttp carries them; nothing here decodes an object.
-Typed models of the official client cost fifty times the CPU of a projection and are never touched.
+aiohttp carries it; nothing here decodes an object. Why not the official client: docs/adr/0027-own-kubeconfig.md.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol, cast
+from urllib.parse import quote
 
 import aiohttp
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
-from kube.config import load_configuration
+from kube.access import Access
+from kube.config import load_access
 from kube.errors import TIMED_OUT, ApiError, UnreachableError, error_from_body
 from kube.metrics import REQUESTS
 
@@ -25,6 +23,10 @@ CONNECT_TIMEOUT_S: Final = 10.0
 # a watch that is silent for longer may sit on a dead connection, where it would stay until its lifetime is over.
 WATCH_IDLE_TIMEOUT_S: Final = 90.0
 USER_AGENT: Final = "autotls"
+# More requests at the same time wait for each other.
+MOST_CONNECTIONS: Final = 100
+# A watch event may be as large as an object: 1.5 MB in etcd, and more as JSON.
+READ_BUFFER_BYTES: Final = 2 * 1024 * 1024
 
 
 class Api(Protocol):
@@ -59,43 +61,30 @@ async def connect(*, kubeconfig: str | None = None, context: str | None = None) 
 
     Raises KubeconfigError. No request is made before the first one that the caller makes.
     """
-    client = HttpApi(await load_configuration(kubeconfig=kubeconfig, context=context))
+    client = HttpApi(await load_access(kubeconfig=kubeconfig, context=context))
     try:
         yield client
     finally:
         await client.close()
 
 
-class _Rest(RESTClientObject):
-    """The official transport with its session made reachable: streaming and raw bodies are not in its API."""
-
-    def session(self) -> aiohttp.ClientSession:
-        if self.pool_manager is None:
-            self.pool_manager = self._create_pool_manager()
-        return self.pool_manager
-
-
 class HttpApi:
     """Api over HTTPS. Bound to the event loop of its first request."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._client = ApiClient(configuration)
-        self._client.user_agent = USER_AGENT
-        self._rest = _Rest(configuration)
-        self._client.rest_client = self._rest
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
-        return f"HttpApi({self._configuration.host!r})"
+        return f"HttpApi({self._access.server!r})"
 
     async def close(self) -> None:
-        await self._client.close()
+        if self._session:
+            await self._session.close()
 
     async def bearer_token(self) -> str:
         """The token that the API server is shown, fresh; empty where a client certificate is the credential."""
-        _, options = await self._prepare("GET", "/api", (), {})
-        headers = {name.lower(): text for name, text in options["headers"].items()}
-        scheme, _, token = headers.get("authorization", "").partition(" ")
+        scheme, _, token = (await self._authorization()).partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
 
     async def request(
@@ -139,10 +128,10 @@ class HttpApi:
         self, path: str, *, query: Query = (), protocol: str
     ) -> AsyncGenerator["aiohttp.ClientWebSocketResponse[bool]", None]:
         """A WebSocket to a streaming subresource (`portforward`, `exec`). Raises ApiError on entry."""
-        url, options = await self._prepare("GET", path, query, {})
+        url, options = await self._prepare(path, query, {})
         try:
             # Not limited: a frame is as large as what the other side read at once.
-            upgrade = cast(Any, self._rest.session()).ws_connect(url, protocols=(protocol,), max_msg_size=0, **options)
+            upgrade = cast(Any, self._connected()).ws_connect(url, protocols=(protocol,), max_msg_size=0, **options)
             socket: aiohttp.ClientWebSocketResponse[bool] = await upgrade
         except aiohttp.WSServerHandshakeError as error:
             REQUESTS.labels("CONNECT", str(error.status)).inc()
@@ -169,26 +158,33 @@ class HttpApi:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if body is not None:
             headers["Content-Type"] = content_type
-        url, options = await self._prepare(method, path, query, headers)
-        return await self._rest.session().request(
-            method, url, data=body, timeout=limits, allow_redirects=False, **options
-        )
+        url, options = await self._prepare(path, query, headers)
+        return await self._connected().request(method, url, data=body, timeout=limits, allow_redirects=False, **options)
 
-    async def _prepare(
-        self, method: str, path: str, query: Query, headers: dict[str, str]
-    ) -> tuple[URL, dict[str, Any]]:
+    async def _prepare(self, path: str, query: Query, headers: dict[str, str]) -> tuple[URL, dict[str, Any]]:
         """The URL and what aiohttp must know: credentials, server name, proxy."""
-        _, url, sent_headers, *_ = await self._client.param_serialize(  # pyright: ignore[reportUnknownMemberType]
-            method, path, query_params=list(query), header_params=headers, auth_settings=["BearerToken"]
-        )
-        options: dict[str, Any] = {"headers": sent_headers}
-        if self._configuration.tls_server_name:
-            options["server_hostname"] = self._configuration.tls_server_name
-        if self._configuration.proxy:
-            options["proxy"] = self._configuration.proxy
-            options["proxy_headers"] = self._configuration.proxy_headers
+        if authorization := await self._authorization():
+            headers["Authorization"] = authorization
+        options: dict[str, Any] = {"headers": headers}
+        if self._access.server_name:
+            options["server_hostname"] = self._access.server_name
+        asked = "&".join(f"{name}={quote(value)}" for name, value in query)
         # encoded=True: the query is quoted already, and a second quoting would change continue tokens.
-        return URL(url, encoded=True), options
+        return URL(f"{self._access.server}{path}{'?' if asked else ''}{asked}", encoded=True), options
+
+    async def _authorization(self) -> str:
+        return await self._access.authorization() if self._access.authorization else ""
+
+    def _connected(self) -> aiohttp.ClientSession:
+        # Here and not at the beginning: a session belongs to the event loop that it is made in.
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=self._access.tls or True),
+                headers={"User-Agent": USER_AGENT},
+                read_bufsize=READ_BUFFER_BYTES,
+                proxy=self._access.proxy or None,
+            )
+        return self._session
 
 
 async def _check(response: aiohttp.ClientResponse, verb: str, path: str) -> None:

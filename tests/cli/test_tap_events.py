@@ -6,12 +6,12 @@ import json
 
 import click
 import pytest
-from kubernetes.aio.client.configuration import Configuration
 
 from cli.errors import CliError
 from cli.tap_events import cells, events, selection_of, status
 from cli.tapping import Status
 from discovery.entries import NAMESPACE, Entry, Place, Selection, Target
+from kube.access import Access
 from kube.client import HttpApi
 
 ENTRY = Entry(
@@ -71,7 +71,7 @@ def test_every_field_of_the_form_is_a_filter() -> None:
 async def test_what_makes_no_sense_is_told_and_asks_nobody(form: dict[str, str]) -> None:
     with pytest.raises((CliError, click.UsageError)):
         selection_of(form)
-    told = [event async for event in events(HttpApi(Configuration()), "autotls", form)]
+    told = [event async for event in events(HttpApi(Access("http://localhost")), "autotls", form)]
     assert [name for name, _ in told] == ["problem"]
     assert json.loads(told[0][1])
 

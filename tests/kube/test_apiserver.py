@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from cluster.apiserver import ApiServer
-from kube import errors
+from kube import config, errors
 from kube.apply import apply, create, delete, object_path, path_of
 from kube.client import Api, connect
 from kube.events import Recorder, Regarding
@@ -205,9 +205,8 @@ async def test_a_pods_token_an_exec_plugin_and_a_wrong_token_are_understood(
 
     # In a Pod: known, but without rights.
     (tmp_path / "token").write_text(token)
-    loader = "kubernetes.aio.config.incluster_config"
-    monkeypatch.setattr(f"{loader}.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
-    monkeypatch.setattr(f"{loader}.SERVICE_CERT_FILENAME", str(server.authority))
+    (tmp_path / "ca.crt").write_bytes(server.authority.read_bytes())
+    monkeypatch.setattr(config, "IN_POD", tmp_path)
     host, port = server.url.removeprefix("https://").split(":")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)

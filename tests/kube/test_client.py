@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
-from kubernetes.aio.client.configuration import Configuration
 
 from kube import errors
+from kube.access import Access
 from kube.client import Api, HttpApi, connect
 
 Handler = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
@@ -31,7 +31,7 @@ async def speaking(handler: Handler) -> AsyncIterator[Api]:
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    client = HttpApi(Configuration(host=f"http://127.0.0.1:{port}"))
+    client = HttpApi(Access(f"http://127.0.0.1:{port}"))
     try:
         yield client
     finally:
@@ -63,7 +63,7 @@ async def test_query_and_body_arrive_as_they_were_given() -> None:
 
 
 async def test_nobody_listening_is_unreachable() -> None:
-    client = HttpApi(Configuration(host="http://127.0.0.1:1"))
+    client = HttpApi(Access("http://127.0.0.1:1"))
     with pytest.raises(errors.UnreachableError) as caught:
         await client.request("GET", "/api/v1/pods")
     assert caught.value.transient

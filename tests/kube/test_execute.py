@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.client.configuration import Configuration
 
 from kube import errors
+from kube.access import Access
 from kube.client import HttpApi
 from kube.execute import PROTOCOL, executing
 
@@ -32,7 +32,7 @@ async def answering(talk: Talk, seen: list[web.Request]) -> AsyncIterator[HttpAp
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    client = HttpApi(Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}"))
+    client = HttpApi(Access(f"http://127.0.0.1:{runner.addresses[0][1]}"))
     try:
         yield client
     finally:
