@@ -174,3 +174,15 @@ def node_programs() -> tuple[Recipe, ...]:
             minutes=2,
         ),
     )
+
+
+def prometheus() -> Recipe:
+    """With one service discovery, Kubernetes': Debian's has all but that one. No part of a cluster."""
+    return Recipe(
+        name="prometheus",
+        version=versions.PROMETHEUS,
+        binaries=("prometheus",),
+        packages=(f"github.com/prometheus/prometheus/cmd/prometheus@v{versions.PROMETHEUS}",),
+        tags=("remove_all_sd", "enable_kubernetes_sd"),
+        minutes=5,
+    )

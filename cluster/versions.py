@@ -9,6 +9,8 @@ CNI_PLUGINS: Final = "1.9.1"
 COREDNS: Final = "1.14.7"
 HELM: Final = "3.22.0"
 PAUSE: Final = "1"
+PROMETHEUS: Final = "0.316.0"
+"""Of its Go module: Prometheus 3.16.0. For tests alone, so it is built when the first of them asks for it."""
 
 GO_MINIMUM: Final = (1, 26)
 """Kubernetes 1.37 says `go 1.26` in its go.mod."""

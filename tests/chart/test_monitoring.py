@@ -1,6 +1,7 @@
 """What the chart ships for Prometheus and Grafana: only when asked for, and in the words that those understand."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import yaml
 
 from mesh import names, series
 from mesh.config import MeshConfig, parse_config
+from telemetry import promql
+from telemetry.reasons import EVIDENCE
 from tests.chart.chart import CHART, HelmError, render, template
 
 EVERYTHING = "--set=prometheus.podMonitor=true,prometheus.rules=true,prometheus.grafanaDashboard=true"
@@ -34,6 +37,17 @@ def test_pod_monitor_and_scrape_job_do_the_same() -> None:
     assert str(names.STATUS_PORT) in endpoint["relabelings"][-1]["replacement"]
     kept = endpoint["metricRelabelings"][0]["regex"]
     assert kept == job["metric_relabel_configs"][0]["regex"]
+
+
+def test_everything_that_is_asked_for_is_kept() -> None:
+    """By the command, the alerts and the dashboard; of Envoy's series under the names that Prometheus shows."""
+    job = yaml.safe_load((CHART / "files" / "prometheus-scrape.yaml").read_text())
+    kept = re.compile(job["metric_relabel_configs"][0]["regex"])
+    shipped = "".join((CHART / "files" / name).read_text() for name in ("rules.yaml", "grafana-dashboard.json"))
+    asked = "".join((*promql.increases(60).values(), promql.span(60), promql.TRUNCATED))
+    wanted = EVIDENCE | set(re.findall(r"envoy_\w+", shipped + asked))
+    assert len(wanted) > len(EVIDENCE) + 5
+    assert {name for name in wanted if not kept.fullmatch(name)} == set()
 
 
 def test_rules_are_those_of_the_file_and_promtool_accepts_them(tmp_path: Path) -> None:

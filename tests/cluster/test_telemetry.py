@@ -1,31 +1,44 @@
 """The truth test of `stat` and `edges`: what clients counted themselves, against what the tables say."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
-from mesh import names
+from cli.tables import stat
 from telemetry import promql
 from telemetry.edges import edges
 from telemetry.ledger import Traffic
 from telemetry.measurement import Measurement
-from telemetry.prometheus import PrometheusMeter
-from telemetry.rows import Kind
-from tests.chart.chart import CHART
-from tests.cluster.kubectl import run_autotls, run_kubectl
+from telemetry.prometheus import Ask, PrometheusMeter
+from telemetry.rows import Kind, Selection, table
+from tests.cluster.kubectl import OPTED_IN, eventually, run_autotls, run_kubectl, space
+from tests.cluster.scraping import (
+    Access,
+    Job,
+    claimants,
+    pod_monitor_job,
+    program,
+    reading_pods,
+    scrape_job,
+    targets_of,
+)
 from tests.cluster.truth import Scene, bucket, metered, row, scene, sent
 from tests.fixtures_cluster import RunningCluster
-from tests.telemetry.scraper import at, instant_of, prometheus
+from tests.telemetry.scraper import at, free_port, instant_of, prometheus
 
 pytestmark = pytest.mark.cluster
 
 PAUSE_MS: Final = 120
 OTHERS: Final = {"db": Kind.STATEFULSET, "agent": Kind.DAEMONSET, "import": Kind.JOB, "nightly": Kind.CRONJOB}
 VIEWER: Final = "autotls-viewer"
+QUIET_S: Final = 8.0
 
 
 @pytest.fixture(scope="module")
@@ -121,48 +134,88 @@ async def test_every_kind_of_workload_has_its_row(cluster: RunningCluster, truth
         assert [traffic(found, Kind.POD, truth, pod).total.requests for pod in pods] == [2]
 
 
-async def test_prometheus_tells_the_same_as_the_proxies(cluster: RunningCluster, truth: Scene, tmp_path: Path) -> None:
-    # Debian's Prometheus is built without Kubernetes' service discovery: the targets are written down.
-    shipped: dict[str, Any] = yaml.safe_load((CHART / "files" / "prometheus-scrape.yaml").read_text())
-    targets = [
-        {
-            "targets": [f"{pod['status']['podIP']}:{names.STATUS_PORT}"],
-            "labels": {"namespace": truth.home.name, "pod": pod["metadata"]["name"]},
-        }
-        for pod in truth.home.pods()
-    ]
-    job = {key: shipped[key] for key in ("job_name", "metric_relabel_configs")} | {"static_configs": targets}
-    apps = ("client", "web", "seen", *OTHERS)
-    async with metered(cluster, truth.home) as window, prometheus(tmp_path, job, enter=cluster.enter_network) as ask:
-        here = f'{{namespace="{truth.home.name}"}}'
+@pytest.mark.parametrize("job_of", [scrape_job, pod_monitor_job], ids=["scrape job", "PodMonitor"])
+async def test_prometheus_finds_every_proxy_and_tells_the_same(
+    cluster: RunningCluster, truth: Scene, tmp_path: Path, job_of: Callable[[Access], Job]
+) -> None:
+    port = free_port()
+    with claiming(truth), reading_pods(truth.home, tmp_path) as access:
+        async with (
+            metered(cluster, truth.home) as window,
+            prometheus(tmp_path, job_of(access), enter=cluster.enter_network, program=program(), port=port) as ask,
+        ):
+            begin = await instant_of(ask, lambda now: finds_all(cluster, ask, now), "every proxy and nothing else")
+            # The command's own window begins as much later as it takes to start.
+            await instant_of(ask, lambda now: at_least(begin + QUIET_S, now), "some seconds without traffic")
+            await truth.load("web", "/200/20", 30)
+            await truth.load("web", "/503/0", 10)
+            await truth.load("web", "/200/0", 5, where=truth.outside, keep=False)
 
-        async def knows_all(now: str) -> bool:
-            return len(promql.pods(await ask(f"envoy_server_uptime{here}", now))) == len(apps)
+            def complete(found: Measurement) -> bool:
+                web = traffic(found, Kind.DEPLOYMENT, truth, "web")
+                return web.total.latency.total == 40 and sent(found, truth.home.name) == 45
 
-        begin = await instant_of(ask, knows_all, "every proxy of the namespace")
-        await truth.load("web", "/200/20", 30)
-        await truth.load("web", "/503/0", 10)
-        await truth.load("web", "/200/0", 5, where=truth.outside, keep=False)
+            asked = await window.until(complete)
 
-        def complete(found: Measurement) -> bool:
-            web = traffic(found, Kind.DEPLOYMENT, truth, "web")
-            return web.total.latency.total == 40 and sent(found, truth.home.name) == 45
+            async def told_all(now: str) -> bool:
+                meter = PrometheusMeter(window.meter.api, at(ask, float(now)))
+                return complete(await meter.measure(float(now) - begin))
 
-        asked = await window.until(complete)
-        instants: list[float] = []
-
-        async def told_all(now: str) -> bool:
-            instants.append(float(now))
-            return complete(await PrometheusMeter(window.meter.api, at(ask, float(now))).measure(float(now) - begin))
-
-        end = await instant_of(ask, told_all, "all that was sent")
-        told = await PrometheusMeter(window.meter.api, at(ask, end)).measure(end - begin)
+            end = await instant_of(ask, told_all, "all that was sent")
+            told = await PrometheusMeter(window.meter.api, at(ask, end)).measure(end - begin)
+            await instant_of(ask, lambda now: command_tells(cluster, truth, port, float(now) - begin, asked), "by stat")
     for kind, name in ((Kind.DEPLOYMENT, "web"), (Kind.SERVICE, "web"), (Kind.POD, "client")):
         ours, theirs = (traffic(found, kind, truth, name) for found in (asked, told))
         assert (theirs.total.requests, theirs.total.succeeded) == (ours.total.requests, ours.total.succeeded)
         assert (theirs.tls, dict(theirs.plaintext)) == (ours.tls, dict(ours.plaintext))
         for q in (0.5, 0.95, 0.99):
             assert theirs.total.latency.quantile(q) == ours.total.latency.quantile(q)
+
+
+@contextmanager
+def claiming(truth: Scene) -> Generator[None]:
+    """Pods that Prometheus must leave alone run, or have run."""
+    with space(truth.home.cluster, "claimants", labels=OPTED_IN) as where:
+        where.apply(*claimants(where.cluster))
+        where.wait_ready("forged")
+        eventually(lambda: where.get("pod", "ended")["status"]["phase"] == "Succeeded", "the pod to end")
+        yield
+
+
+async def finds_all(cluster: RunningCluster, ask: Ask, now: str) -> bool:
+    """It scrapes the proxies, each successfully and under the names of its pod, and nothing else."""
+    found = json.loads(await ask("up", now))["data"]["result"]
+    scraped = {(each["metric"]["namespace"], each["metric"]["pod"], each["metric"]["instance"]) for each in found}
+    answered = all(each["value"][1] == "1" for each in found)
+    explained = promql.pods(await ask("envoy_listener_manager_lds_update_success > 0", now))
+    return (
+        answered
+        and len(scraped) == len(found)
+        and scraped == targets_of(cluster.get("pods", "--all-namespaces")["items"])
+        and {f"{namespace}/{pod}" for namespace, pod, _ in scraped} == explained
+    )
+
+
+async def at_least(instant: float, now: str) -> bool:
+    return float(now) >= instant
+
+
+async def command_tells(cluster: RunningCluster, truth: Scene, port: int, window_s: float, asked: Measurement) -> bool:
+    """`autotls stat --prometheus-url` writes the rows that the proxies themselves gave."""
+    argv = [*cluster.enter_network, cluster.folder.bin / "autotls", "stat", f"--kubeconfig={cluster.kubeconfig}"]
+    argv += [f"--prometheus-url=http://127.0.0.1:{port}", f"--namespace={truth.home.name}", "--output=json"]
+    done = await asyncio.to_thread(
+        subprocess.run, [*argv, f"-t{window_s:.0f}s"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    selection = Selection(truth.home.name)
+    ours = json.loads(stat.as_json(table(Kind.DEPLOYMENT, asked.book, asked.seconds, selection), ()))
+    exact = ("name", "meshed", "pods", "success", "tls", "requests", "connections", "plaintext", "latency_ms")
+
+    def rows(found: Any) -> list[list[Any]]:
+        return [[each[key] for key in exact] for each in found["rows"]]
+
+    return rows(json.loads(done.stdout)) == rows(ours)
 
 
 async def test_viewer_sees_the_table_and_nothing_is_missing(

@@ -1,4 +1,4 @@
-"""A real Prometheus (Debian's) on the loopback, for as long as a test needs it."""
+"""A real Prometheus on the loopback, for as long as a test needs it."""
 
 import asyncio
 import socket
@@ -19,16 +19,30 @@ from tests.fakes.kubeapi import FakeApi
 DEADLINE_S: Final = 120.0
 
 
-@asynccontextmanager
-async def prometheus(folder: Path, *jobs: dict[str, Any], enter: Sequence[str] = ()) -> AsyncGenerator[Ask]:
-    """How to ask it. It looks at every target of `jobs` once a second, from the network that `enter` leads to."""
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+        found: int = free.getsockname()[1]
+    return found
+
+
+@asynccontextmanager
+async def prometheus(
+    folder: Path,
+    *jobs: dict[str, Any],
+    enter: Sequence[str] = (),
+    program: str | Path = "prometheus",
+    port: int | None = None,
+) -> AsyncGenerator[Ask]:
+    """How to ask it. It looks at every target of `jobs` once a second, from the network that `enter` leads to.
+
+    `program`: Debian's, unless another one is named. `port` is where it listens.
+    """
+    port = port or free_port()
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": list(jobs)})
     )
     # A test run that is killed must not leave it behind.
-    argv = ["setpriv", "--pdeathsig", "KILL", *enter, "prometheus", f"--config.file={folder}/prometheus.yml"]
+    argv = ["setpriv", "--pdeathsig", "KILL", *enter, str(program), f"--config.file={folder}/prometheus.yml"]
     argv += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
     url = f"http://127.0.0.1:{port}"
     with (folder / "log").open("wb") as log:
