@@ -1,6 +1,7 @@
 """`autotls uninstall`."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -12,7 +13,7 @@ from cli.installation import ANSWER_TIMEOUT_S, find_control_plane
 from cli.target import Target, cluster_options
 from kube.client import Api, connect
 from kube.errors import NotFoundError
-from kube.kinds import RESOURCES, Bare, Resource, collection_path
+from kube.kinds import NAMESPACES, RESOURCES, Bare, Resource, collection_path
 from kube.read import get, list_all
 from mesh import names
 from mesh.pod import Namespace, Pod
@@ -61,17 +62,38 @@ def command(purge: bool, namespace: str | None, target: Target) -> None:
     output.result(yaml.safe_dump_all(found, sort_keys=False, explicit_start=True))
 
 
+@dataclass(frozen=True, slots=True)
+class _Going:
+    """What goes by itself: kubectl would not find it any more, and call that an error."""
+
+    owners: frozenset[str]
+    """uids of what is deleted; the garbage collector takes along what they own."""
+    namespaces: frozenset[str]
+    """Those on their way out."""
+
+    def takes(self, item: Bare) -> bool:
+        metadata = item.metadata
+        owned = any(owner.uid in self.owners for owner in metadata.owner_references or ())
+        return owned or metadata.deletion_timestamp is not None or metadata.namespace in self.namespaces
+
+
 async def _find(target: Target, namespace: str | None, *, purge: bool) -> tuple[list[dict[str, Any]], list[str]]:
     async with connect(kubeconfig=target.kubeconfig, context=target.context) as api:
         where = namespace or await find_control_plane(api) or names.DEFAULT_CONTROL_PLANE_NAMESPACE
-        found: list[dict[str, Any]] = []
-        helm = ""
-        for kind in _KINDS:
-            resource = next(each for each in RESOURCES if each.kind == kind)
-            for item in await _belonging(api, resource, where):
-                helm = helm or item.metadata.annotation(_HELM_ANNOTATION) or ""
-                if purge or not (kind == "Secret" and item.metadata.name in _KEPT):
-                    found.append(_reference(resource, item))
+        resources = [next(each for each in RESOURCES if each.kind == kind) for kind in _KINDS]
+        all_items = [(each, item) for each in resources for item in await _belonging(api, each, where)]
+        helm = next((name for _, item in all_items if (name := item.metadata.annotation(_HELM_ANNOTATION))), "")
+        going = _Going(
+            frozenset(item.metadata.uid for _, item in all_items),
+            frozenset(
+                n.metadata.name for n in await list_all(api, NAMESPACES, Namespace) if n.metadata.deletion_timestamp
+            ),
+        )
+        found = [
+            _reference(resource, item)
+            for resource, item in all_items
+            if not going.takes(item) and (purge or not (resource.kind == "Secret" and item.metadata.name in _KEPT))
+        ]
         if purge and await _is_ours(api, where):
             found.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": where}})
         if not found:

@@ -279,3 +279,30 @@ def test_uninstall_purge_names_the_rest(run: Run, cluster: Cluster) -> None:
         ("Secret", "autotls", names.ISSUER_SECRET),
         ("Namespace", "", "autotls"),
     }
+
+
+def test_uninstall_leaves_out_what_goes_by_itself(run: Run, cluster: Cluster) -> None:
+    """`kubectl delete` ends with an error for what the garbage collector, or the end of a namespace, took first."""
+    labels = {names.MANAGED_BY_LABEL: names.MANAGED_BY, names.CONTROL_PLANE_LABEL: "autotls"}
+    registrations = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+    optional = cluster.get(f"{registrations}/{names.REGISTRATION}")
+    owner = {"apiVersion": optional["apiVersion"], "kind": optional["kind"], "name": names.REGISTRATION}
+    metadata = {"labels": labels, "ownerReferences": [owner | {"uid": optional["metadata"]["uid"]}]}
+    cluster.edit(
+        f"{registrations}/{names.STRICT_REGISTRATION}", metadata={"name": names.STRICT_REGISTRATION} | metadata
+    )
+    stamp = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    cluster.seed(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "going"} | stamp},
+        *(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": labels} | more}
+            for name, more in (
+                ("in-going", {"namespace": "going"}),
+                ("itself", {"namespace": "shop"} | stamp),
+                ("stays", {"namespace": "shop"}),
+            )
+        ),
+    )
+    found = {name for _, _, name in uninstalled(run("uninstall")[1])}
+    assert names.REGISTRATION in found and "stays" in found
+    assert found.isdisjoint({names.STRICT_REGISTRATION, "in-going", "itself"})
