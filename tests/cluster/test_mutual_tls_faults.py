@@ -3,6 +3,7 @@
 The load has open-loop pacing: a standstill shows as late answers, and a failure is an answer that is not the right one.
 """
 
+import asyncio
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 from mesh import names
+from tests.cluster.churn import Churn
 from tests.cluster.kubectl import OPTED_IN, Object, a_pod, eventually, is_injected, statuses_of
 from tests.cluster.mutual import COUNTER, Load, Meshed, meshed_pods, pacing, streaming, wait_rolled_out
 from tests.cluster.plane import Plane, an_account, helm
@@ -29,6 +31,8 @@ IDENTITY_DEADLINE_S: Final = 180.0
 IN_FLIGHT: Final = 5
 # HTTP requests a second, and beside them: what `pacer.py` calls them, port of the Service, how many a second.
 RATE: Final = 12
+# Of unrelated Services, a second.
+CHANGES: Final = 4.0
 BYTES: Final = ("bytes:7000:4", "first:3306:2")
 LONG: Final = ("long:7000:2",)
 
@@ -153,27 +157,17 @@ def test_every_replica_of_ca_and_webhook_killed_at_once(meshed: Meshed, plane: P
 
 
 def test_unrelated_services_that_come_change_and_go(meshed: Meshed, tmp_path: Path) -> None:
-    """Each has a meshed pod behind it, so each is a listener and a cluster for every proxy.
-
-    A dozen at a time, because a call of kubectl takes half a second and more: four changes a second and more.
-    """
-    rounds, at_a_time = 5, 12
+    """Each has a meshed pod behind it, so each is a listener and a cluster for every proxy."""
+    churn = Churn(services=12, changes=4, rate=CHANGES)
     added = "envoy_listener_manager_listener_added"
     before = meshed.metric(meshed.client(), added)
-    with unharmed(meshed, tmp_path, "unrelated Services are made, changed and deleted"):
-        begun = time.monotonic()
-        for number in range(rounds):
-            meshed.home.apply(*(churned(n, 9000 + number) for n in range(at_a_time)))
-        meshed.home.kubectl("delete", "service", *(f"churn-{n}" for n in range(at_a_time)))
-        print(f"{(rounds + 1) * at_a_time / (time.monotonic() - begun):.1f} changes of Services a second")
+    with unharmed(meshed, tmp_path) as load:
+        reached = asyncio.run(churn.run(meshed.home))
+        print(f"{churn.total} changes of Services, {reached:.1f} a second")
         # Discovery gathers changes that come together, so not every one of them is a listener.
-        assert meshed.metric(meshed.client(), added) >= before + at_a_time
-
-
-def churned(number: int, port: int) -> Object:
-    # Of the port's number the listener's address is made: a change replaces a listener by another.
-    spec = {"selector": {"app": "client"}, "ports": [{"port": port, "targetPort": 9000}]}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"churn-{number}"}, "spec": spec}
+        new = before + churn.services
+        eventually(lambda: meshed.metric(meshed.client(), added) >= new, "a listener for each Service")
+    record("unrelated Services are made, changed and deleted", load, f"{reached:.1f} changes a second; {LASTING}")
 
 
 def test_servers_that_roll_leave_the_mesh_and_join_it(meshed: Meshed, tmp_path: Path) -> None:
