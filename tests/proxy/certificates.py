@@ -58,7 +58,7 @@ class Authority:
         identity: str,
         *,
         valid_from: timedelta = timedelta(hours=-1),
-        valid_until: timedelta = timedelta(hours=1),
+        valid_until: timedelta = timedelta(hours=24),
         roots: bytes | None = None,
     ) -> Leaf:
         """A leaf for one SPIFFE ID; the validity is relative to now."""

@@ -6,14 +6,16 @@ uid 2102 without any capability; the identity folder and /run/autotls mounted wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sysconfig
 from pathlib import Path
 from typing import Self
 
-from tests.proxy.namespaces import Network, eventually, http_get
+from tests.proxy.namespaces import ANSWER_S, WITHIN_S, Network, eventually, http_answer, http_get
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVOY = Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"
@@ -71,11 +73,12 @@ class Pod:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.running:
             # Killing PID 1 ends its process namespace. (unshare --kill-child does not: its death signal is cleared when
             # setpriv changes the uid.)
-            os.kill(self.main_pid, signal.SIGKILL)
-            self._process.wait(10)
+            with contextlib.suppress(OSError):
+                self._signal(signal.SIGKILL)
+            self._process.wait(WITHIN_S)
 
     def _command(self, user: tuple[str, ...], *command: str, pid_namespace: bool = False) -> list[str]:
         processes = ["--pid", "--fork", "--mount-proc"] if pid_namespace else []
@@ -112,8 +115,9 @@ class Pod:
 
     def _once(self, user: tuple[str, ...], name: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self._command(user, name), env=self._environment(), capture_output=True, text=True, timeout=60, check=False
-        )
+            self._command(user, name), env=self._environment(), capture_output=True, text=True, timeout=WITHIN_S,
+            check=False,
+        )  # fmt: skip
 
     def status(self, path: str, method: str = "GET", address: str = "127.0.0.1") -> tuple[int, str]:
         return http_get(self.network, address, 15120, path, method)
@@ -127,16 +131,37 @@ class Pod:
                 total += float(value)
         return total
 
+    def admin(self, path: str) -> str:
+        """What Envoy's admin interface answers, from its main thread."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ANSWER_S)
+            connection.connect(str(self.run_folder / "admin.sock"))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n".encode())
+            status, _, body = http_answer(connection)
+        assert status == 200, body
+        return body
+
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def main_pid(self) -> int:
-        """PID 1 of the container, as this machine numbers it."""
+        """PID 1 of the container, as this machine numbers it; ProcessLookupError while there is none."""
         assert self._process is not None
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return int(children[0]) if children else 0
+        if not children:
+            # Not 0: a signal to pid 0 is one to the tests themselves.
+            raise ProcessLookupError(f"no container under {pid}")
+        return int(children[0])
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(self.main_pid, number)
 
     def children(self) -> list[int]:
         main = self.main_pid
@@ -144,13 +169,14 @@ class Pod:
 
     @property
     def envoy_pid(self) -> int:
-        (pid,) = (pid for pid in self.children() if Path(f"/proc/{pid}/comm").read_text().strip() == "envoy")
-        return pid
+        pids = [pid for pid in self.children() if Path(f"/proc/{pid}/comm").read_text().strip() == "envoy"]
+        assert len(pids) == 1, pids
+        return pids[0]
 
     def terminate(self) -> None:
-        os.kill(self.main_pid, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
 
-    def exit_status(self, within_s: float = 15) -> int:
+    def exit_status(self, within_s: float = WITHIN_S) -> int:
         """How the container ended."""
         assert self._process is not None
         return self._process.wait(within_s)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.proxy.certificates import Authority, client_context, spiffe, swap_identity
-from tests.proxy.namespaces import App, Network, eventually
+from tests.proxy.namespaces import App, Network, eventually, http_answer
 from tests.proxy.pod import Pod
 
 pytestmark = pytest.mark.envoy
@@ -86,11 +86,11 @@ def test_sigterm_tells_http_peers_to_leave(
     ):
         request = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
         connection.sendall(request)
-        assert b"close" not in connection.recv(1000).lower()
+        assert http_answer(connection)[1].get("Connection") is None
         pod.terminate()
         eventually(lambda: pod.status("/ready")[0] == 503)
         connection.sendall(request)
-        assert b"connection: close" in connection.recv(1000).lower()
+        assert http_answer(connection)[1]["Connection"] == "close"
     assert pod.exit_status() == 0
 
 
@@ -117,7 +117,7 @@ def test_sigterm_does_not_wait_for_idle_connections_of_peers_to_an_app_that_is_g
     with mutual_tls(client, server, authority, tmp_path, "autotls-http") as idle:
         with App(server, server.ipv4, 8080, http=True):
             idle.sendall(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
-            assert idle.recv(1000).startswith(b"HTTP/1.1 200")
+            assert http_answer(idle)[0] == 200
         pod.terminate()
         assert pod.exit_status() == 0
 
@@ -144,9 +144,16 @@ def test_wait_is_for_discovery_where_there_is_an_identity(
 ) -> None:
     pod = make_pod(AUTOTLS_MODE=mode, AUTOTLS_WAIT_SECONDS="2")
     swap_identity(pod.identity, authority.leaf(spiffe("server")).files())
-    done = pod.start().wait()
-    assert done.returncode == status
-    assert "event=proxy_not_configured_in_time" in done.stderr
+    pod.start()
+
+    def waited_for_discovery() -> bool:
+        done = pod.wait()
+        assert done.returncode == status
+        assert "event=proxy_ready" not in done.stderr
+        # On a machine so busy that Envoy's own answer took the two seconds it did not come to that.
+        return "event=proxy_not_configured_in_time" in done.stderr
+
+    eventually(waited_for_discovery)
 
 
 def test_strict_does_not_start_without_discovery_or_an_identity(make_pod: Callable[..., Pod]) -> None:
@@ -155,9 +162,15 @@ def test_strict_does_not_start_without_discovery_or_an_identity(make_pod: Callab
 
 
 def test_an_optional_pod_without_an_identity_does_not_wait_for_discovery(make_pod: Callable[..., Pod]) -> None:
-    done = make_pod().start().wait()
-    assert done.returncode == 0
-    assert "event=proxy_ready" in done.stderr
+    pod = make_pod().start()
+
+    def returned_ready() -> bool:
+        done = pod.wait()
+        assert done.returncode == 0
+        # There is no discovery here to wait for; on a machine so busy that two seconds were not enough, once more.
+        return "event=proxy_ready" in done.stderr
+
+    eventually(returned_ready)
 
 
 @pytest.mark.parametrize(("mode", "status"), [("optional", 0), ("strict", 1)])
@@ -179,6 +192,8 @@ def test_an_envoy_that_never_starts_is_retried_more_slowly_and_can_be_stopped(
     pod = make_pod(envoy=broken_envoy).start(until_ready=False)
     eventually(lambda: "restart_in_seconds=2" in pod.log())
     assert "event=identity_given_up cause=unknown" in pod.log()
+    ended = [line for line in pod.log().splitlines() if "event=envoy_ended" in line]
+    assert all("status=3 " in line for line in ended), ended
     pod.terminate()
     assert pod.exit_status() == 0
 
