@@ -30,7 +30,7 @@ class ControlPlaneAuthority(Authority):
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=24))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
             .sign(self._key, hashes.SHA256())
         )

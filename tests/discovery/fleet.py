@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from cryptography import x509
+
+from discovery import listeners
 from discovery.resources import LISTENER
 from tests.discovery.certificates import ControlPlaneAuthority
 from tests.discovery.live import Discovery
 from tests.discovery.network import ROUTER, Router
 from tests.discovery.objects import identity, pod
-from tests.proxy.certificates import swap_identity
+from tests.proxy.certificates import Leaf, swap_identity
 from tests.proxy.namespaces import App, Network, eventually
 from tests.proxy.pod import REPOSITORY
 from tests.proxy.pod import Pod as Sidecar
@@ -49,6 +55,19 @@ class Member:
     def outbound(self, service: str, **labels: str) -> float:
         """How many requests or connections this pod's proxy sent to `service`."""
         return self.proxy.metric("envoy_autotls_rq", dir="outbound", svc=service, **labels)
+
+
+# Production waits 50 ms for a client's first bytes, and takes what is later for bytes of no protocol. Here the client
+# is a thread of the test that may be held up for longer.
+_DETECTION_S = 2.0
+
+
+@contextmanager
+def gathered(folder: Path) -> Iterator[Fleet]:
+    """A fleet for one test."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setattr(listeners, "DETECTION_S", _DETECTION_S)
+        yield Fleet(folder, stack)
 
 
 class Fleet:
@@ -118,8 +137,29 @@ class Fleet:
         )
 
     def identify(self, member: Member, account: str | None = None) -> None:
-        """Gives a pod its identity files, of another account if `account` says so."""
-        swap_identity(member.proxy.identity, self.authority.leaf(identity(account or member.account)).files())
+        """Gives a pod its identity files, of another account if `account` says so; in use on return."""
+        self.give(member, self.authority.leaf(identity(account or member.account)))
+
+    def give(self, member: Member, leaf: Leaf) -> None:
+        """Gives a pod these files, and waits until its proxy shows them: it learns of them by inotify.
+
+        Everybody's roots stay this fleet's, so that the leaf alone is another one.
+        """
+        swap_identity(member.proxy.identity, {**leaf.files(), "ca.crt": self.authority.pem})
+        if member.proxy.running:
+            eventually(lambda: self._shown(member) == leaf.serial, what="the new leaf is shown")
+
+    def _shown(self, member: Member) -> int:
+        """The serial number of the leaf that the proxy serves on 15108."""
+        # Of no root, as it may be a stranger's; a name is needed to be let in at all, and nobody listens on that port.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["autotls-tcp"])
+        plain = self.router.network.connect(member.address, 15108)
+        with plain, context.wrap_socket(plain, server_hostname="1") as connection:
+            shown = connection.getpeercert(binary_form=True)
+        assert shown
+        return x509.load_der_x509_certificate(shown).serial_number
 
     def configured(self, member: Member) -> None:
         """Waits until the member's proxy holds every listener that discovery has."""
@@ -130,4 +170,4 @@ class Fleet:
             wanted = member.static_listeners + state.catalog.size()[LISTENER]
             return member.proxy.metric("envoy_listener_manager_total_listeners_active") == wanted
 
-        eventually(complete, within_s=30, what=f"configured; log: {member.proxy.log()[-2000:]}")
+        eventually(complete, what=f"configured; log: {member.proxy.log()[-2000:]}")

@@ -33,8 +33,8 @@ def serve(address: str, port: str) -> None:
 def call(address: str, port: str, count: str) -> None:
     with grpc.insecure_channel(f"{address}:{port}") as channel:
         unary, streamed = channel.unary_unary("/test/Echo"), channel.stream_stream("/test/Stream")
-        assert [unary(b"%d" % n, timeout=10) for n in range(int(count))] == [b"%d" % n for n in range(int(count))]
-        assert list(streamed(iter([b"a", b"b", b"c"]), timeout=10)) == [b"a", b"b", b"c"]
+        assert [unary(b"%d" % n, timeout=60) for n in range(int(count))] == [b"%d" % n for n in range(int(count))]
+        assert list(streamed(iter([b"a", b"b", b"c"]), timeout=60)) == [b"a", b"b", b"c"]
     print("called", flush=True)
 
 

@@ -24,7 +24,7 @@ from tests.discovery.certificates import now_utc
 from tests.discovery.cluster import put
 from tests.discovery.network import ROUTER, enter
 from tests.discovery.objects import CONFIG
-from tests.proxy.namespaces import Network
+from tests.proxy.namespaces import WITHIN_S, Network
 
 Object = Pod | Service | EndpointSlice
 
@@ -62,6 +62,13 @@ class Discovery:
         # What the alarms would say.
         self.fallbacks: list[Fallback] = []
         self.taps: Taps
+        self._server: Server
+
+    def serves(self, pod: str) -> bool:
+        """Whether the proxy of that pod (namespace/name) is connected to what runs now."""
+        found: list[str] = []
+        self.do(lambda: found.extend(each.key for each in self._server.streams.pods()))
+        return pod in found
 
     def tap(self, selection: Selection) -> Tap:
         sessions: list[Session] = []
@@ -69,30 +76,29 @@ class Discovery:
         return Tap(self, sessions[0])
 
     def put(self, *objects: Object) -> None:
+        """Returns when it is worked off: every stream has been told that there is news."""
         for entry in objects:
             self._objects[type(entry), f"{entry.metadata.namespace}/{entry.metadata.name}"] = entry
 
-        def apply() -> None:
-            if self.state:
-                put(self.state.world, *objects)
-                self.state.note()
+        async def apply(state: State) -> None:
+            put(state.world, *objects)
+            state.note()
+            while state.world.stale:
+                await state.worked()
 
-        self.do(apply)
+        if self._loop and self.state:
+            asyncio.run_coroutine_threadsafe(apply(self.state), self._loop).result(WITHIN_S)
 
     def do(self, function: Callable[[], None]) -> None:
         """Runs it in discovery's event loop."""
-        if self._loop is None:
-            return
-        done = threading.Event()
 
-        def run() -> None:
+        async def run() -> None:
             function()
-            done.set()
 
-        self._loop.call_soon_threadsafe(run)
-        assert done.wait(10)
+        if self._loop:
+            asyncio.run_coroutine_threadsafe(run(), self._loop).result(WITHIN_S)
 
-    def start(self, *, within_s: float = 20) -> None:
+    def start(self, *, within_s: float = WITHIN_S) -> None:
         self._started.clear()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -113,7 +119,7 @@ class Discovery:
             await self.state.worked()
         self.taps = Taps(self.state.world, time.monotonic)
         fallbacks = Fallbacks(self.state.world, self.fallbacks.append, time.monotonic)
-        server = Server(
+        server = self._server = Server(
             self.state,
             TrustDomain("cluster.local"),
             credentials,
@@ -135,5 +141,6 @@ class Discovery:
     def stop(self) -> None:
         if self._loop and self._stop and self._thread:
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(20)
+            self._thread.join(WITHIN_S)
+            assert not self._thread.is_alive(), "discovery goes on"
         self._loop = self.state = self._thread = None

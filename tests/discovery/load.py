@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.discovery.network import enter
-from tests.proxy.namespaces import Network
+from tests.proxy.namespaces import WITHIN_S, Network
 
-TIMEOUT_S = 10
+TIMEOUT_S = 30
 
 
 class Load:
@@ -42,12 +42,12 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(WITHIN_S)
 
     def more(self, count: int) -> None:
         """Waits for `count` more of each kind; a load that no longer gets on fails here."""
         goals = {kind: self.done[kind] + count for kind in list(self.done)}
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + WITHIN_S
         while any(self.done[kind] < goal for kind, goal in goals.items()):
             assert time.monotonic() < deadline, f"load stands still: {self.done} {self.failures}"
             time.sleep(0.02)

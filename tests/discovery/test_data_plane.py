@@ -6,18 +6,18 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from cli.proof.envoy import hosts_path, parse_hosts
 from discovery.kinds import ServicePort, SlicePort
 from tests.discovery.certificates import ControlPlaneAuthority
-from tests.discovery.fleet import Fleet, Member
+from tests.discovery.fleet import Fleet, Member, gathered
 from tests.discovery.load import Load
 from tests.discovery.objects import endpoint_slice, identity, service
-from tests.proxy.certificates import client_context, swap_identity
-from tests.proxy.namespaces import eventually, http_get
+from tests.proxy.certificates import client_context
+from tests.proxy.namespaces import WITHIN_S, eventually, http_get
 
 pytestmark = pytest.mark.envoy
 
@@ -33,8 +33,8 @@ SLICE_PORTS = (SlicePort(name="web", port=8080), SlicePort(name="mysql", port=33
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with ExitStack() as stack:
-        yield Fleet(tmp_path, stack)
+    with gathered(tmp_path) as fleet:
+        yield fleet
 
 
 def shop(fleet: Fleet, *members: Member) -> None:
@@ -90,14 +90,18 @@ def test_the_wait_before_the_application_ends_when_the_proxy_is_configured(
     fleet: Fleet, pair: tuple[Member, Member]
 ) -> None:
     client, _ = pair
-    before = client.proxy.wait()
-    assert before.returncode == 0
-    assert "event=proxy_not_configured_in_time" in before.stderr
+
+    def waited(outcome: str) -> bool:
+        """On a machine so busy that Envoy's answers took the two seconds, neither outcome is told."""
+        done = client.proxy.wait()
+        assert done.returncode == 0
+        return f"event={outcome}" in done.stderr
+
+    eventually(lambda: waited("proxy_not_configured_in_time"))
+    assert "event=proxy_ready" not in client.proxy.wait().stderr
     fleet.discovery.start()
     fleet.configured(client)
-    after = client.proxy.wait()
-    assert after.returncode == 0
-    assert "event=proxy_ready" in after.stderr
+    eventually(lambda: waited("proxy_ready"))
 
 
 def test_a_service_with_mixed_endpoints_uses_tls_for_the_meshed_ones_alone(fleet: Fleet) -> None:
@@ -123,14 +127,18 @@ def test_nothing_fails_while_a_pod_goes_back_and_forth_between_meshed_and_not(
     fleet.configured(client)
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         for turn in range(12):
-            fleet.announce(server, meshed=turn % 2 == 1, ports=(8080, 3306, 7000))
+            meshed = turn % 2 == 1
+            by = {"tls": UPSTREAM_TLS} if meshed else {"tls": "", "reason": "not_meshed"}
+            before = client.outbound("shop/web:80", **by)
+            fleet.announce(server, meshed=meshed, ports=(8080, 3306, 7000))
             load.more(20)
+            # Each turn comes into force, however late.
+            eventually(lambda by=by, before=before: client.outbound("shop/web:80", **by) > before + 4)
     assert not load.failures
-    eventually(lambda: client.outbound("shop/web:80", tls="", reason="not_meshed") > 20)
-    assert client.outbound("shop/web:80", tls=UPSTREAM_TLS) > 20
-    before = client.outbound("shop/web:80", tls="")
+    plain, tls = (client.outbound("shop/web:80", tls=version) for version in ("", UPSTREAM_TLS))
     assert http_get(client.network, VIP, 80, "/")[0] == 200
-    assert client.outbound("shop/web:80", tls="") == before
+    eventually(lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS) == tls + 1)
+    assert client.outbound("shop/web:80", tls="") == plain
 
 
 def test_discovery_absent_at_first_then_killed_then_empty_costs_no_request(
@@ -140,7 +148,7 @@ def test_discovery_absent_at_first_then_killed_then_empty_costs_no_request(
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         load.more(30)
         assert client.outbound("shop/web:80") == 0
-        assert client.outbound("passthrough", dst=f"{VIP}:80") > 0
+        eventually(lambda: client.outbound("passthrough", dst=f"{VIP}:80") > 0)
         fleet.discovery.start()
         fleet.configured(client)
         load.more(60)
@@ -148,7 +156,7 @@ def test_discovery_absent_at_first_then_killed_then_empty_costs_no_request(
         fleet.discovery.stop()
         load.more(60)
         fleet.discovery.start()
-        eventually(lambda: client.proxy.metric("envoy_control_plane_connected_state") == 1, within_s=20)
+        eventually(lambda: fleet.discovery.serves("shop/client-0"), what="the client is back")
         load.more(60)
     assert not load.failures
     eventually(lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS) > 60)
@@ -171,14 +179,14 @@ def test_late_identity_files_of_either_side_cost_no_request_and_then_it_is_tls(f
         load.more(60)
         fleet.identify(client if late == "client" else server)
         fleet.configured(client)
-        eventually(lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS) > 10, within_s=30)
+        eventually(lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS) > 10)
     assert not load.failures
     if late == "server":
-        assert client.outbound("shop/web:80", tls="", reason="tls_failed") > 0
+        eventually(lambda: client.outbound("shop/web:80", tls="", reason="tls_failed") > 0)
     else:
         # Discovery tells nothing to who cannot say who it is: no listener, so no `tls_failed` either.
-        assert client.outbound("passthrough", dst=f"{VIP}:80") > 0
-        assert client.outbound("passthrough", dst=f"{VIP}:7000") > 0
+        for port in (80, 7000):
+            eventually(lambda port=port: client.outbound("passthrough", dst=f"{VIP}:{port}") > 0)
 
 
 def test_a_peer_with_another_identity_is_refused_and_reached_in_plaintext_which_is_counted(
@@ -193,7 +201,7 @@ def test_a_peer_with_another_identity_is_refused_and_reached_in_plaintext_which_
     assert not load.failures
     eventually(lambda: client.outbound("shop/web:80", tls="", reason="tls_failed") > 0)
     assert client.outbound("shop/web:80", tls=UPSTREAM_TLS) == 0
-    assert client.proxy.metric("envoy_cluster_ssl_fail_verify_san", envoy_cluster_name="shop/web_80") > 0
+    eventually(lambda: client.proxy.metric("envoy_cluster_ssl_fail_verify_san", envoy_cluster_name="shop/web_80") > 0)
 
 
 def test_strict_never_falls_back(fleet: Fleet) -> None:
@@ -213,6 +221,12 @@ def test_strict_never_falls_back(fleet: Fleet) -> None:
     assert impostor.apps[0].peers == []
 
 
+def held(client: Member) -> set[str]:
+    """The endpoints of the Service's HTTP port that the client's proxy holds."""
+    name = "shop/web:80"
+    return {host.address for host in parse_hosts(client.proxy.admin(hosts_path(name)), name)}
+
+
 def test_a_service_account_that_joins_or_leaves_costs_no_request_even_in_strict(fleet: Fleet) -> None:
     first, second = serve(fleet.member("web-0", "web")), serve(fleet.member("web-1", "web-next"))
     client = fleet.member("client-0", "client", AUTOTLS_MODE="strict")
@@ -224,7 +238,8 @@ def test_a_service_account_that_joins_or_leaves_costs_no_request_even_in_strict(
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         for members in ((first, second), (second,), (first, second), (first,)):
             shop(fleet, *members)
-            load.for_s(2.5)
+            eventually(lambda wanted=members: held(client) == {f"{member.address}:15108" for member in wanted})
+            load.more(40)
     assert not load.failures
     for account in ("web", "web-next"):
         eventually(lambda a=account: client.outbound("shop/web:80", tls="TLSv1.3", peer=identity(a)) > 20)
@@ -238,10 +253,10 @@ def test_a_dead_proxy_is_passed_by_and_tls_returns_by_itself(fleet: Fleet, pair:
         load.more(30)
         server.proxy.terminate()
         server.proxy.exit_status()
-        eventually(lambda: client.outbound("shop/web:80", tls="", reason="tls_failed") > 50, within_s=60)
+        eventually(lambda: client.outbound("shop/web:80", tls="", reason="tls_failed") > 50)
         server.proxy.start()
         before = client.outbound("shop/web:80", tls="TLSv1.2")
-        eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.2") > before + 50, within_s=60)
+        eventually(lambda: client.outbound("shop/web:80", tls="TLSv1.2") > before + 50)
     assert sum(load.failures.values()) <= 3, load.failures  # those in flight
 
 
@@ -258,7 +273,8 @@ def test_an_app_that_was_away_answers_at_once_when_it_is_back(fleet: Fleet) -> N
     for _ in range(30):
         assert http_get(client.network, VIP, 80, "/")[0] == 503
     serve(server)
-    assert eventually(lambda: http_get(client.network, VIP, 80, "/")[0] == 200, within_s=0.5)
+    # At once means that no time has to pass: an ejection would fail all of these for seconds.
+    assert 200 in [http_get(client.network, VIP, 80, "/")[0] for _ in range(5)]
 
 
 def test_only_declared_ports_of_a_pod_can_be_reached_through_mutual_tls(
@@ -296,12 +312,12 @@ def test_a_client_whose_certificate_is_refused_goes_on_in_plaintext(fleet: Fleet
     stranger = ControlPlaneAuthority("stranger").leaf(identity("client"))
     with Load(client.network, VIP, 80, tcp_port=7000) as load:
         load.more(30)
-        swap_identity(client.proxy.identity, {**stranger.files(), "ca.crt": fleet.authority.pem})
+        fleet.give(client, stranger)
         load.more(150)
+        eventually(lambda: client.outbound("shop/web:7000", tls="", reason="tls_failed") > 20)
         fleet.identify(client)
-        eventually(lambda: client.outbound("shop/web:7000", tls="", reason="tls_failed") > 20, within_s=20)
         before = client.outbound("shop/web:7000", tls=UPSTREAM_TLS)
-        eventually(lambda: client.outbound("shop/web:7000", tls=UPSTREAM_TLS) > before + 20, within_s=30)
+        eventually(lambda: client.outbound("shop/web:7000", tls=UPSTREAM_TLS) > before + 20)
     assert not load.failures
 
 
@@ -321,7 +337,7 @@ def test_grpc_calls_and_streams_go_by_mutual_tls(fleet: Fleet) -> None:
             assert process.stdout.readline() == "serving\n"
             called = subprocess.run(
                 [*inside, client.network.namespace, *script, "call", VIP, "80", "20"],
-                capture_output=True, text=True, timeout=60, check=True,
+                capture_output=True, text=True, timeout=WITHIN_S, check=True,
             )  # fmt: skip
             assert called.stdout == "called\n"
         finally:

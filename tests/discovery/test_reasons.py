@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,8 @@ from discovery.kinds import ServicePort, SlicePort
 from mesh.reasons import Plaintext
 from telemetry.reasons import Sample, attempts, cluster_label, own_fault, refine, turned_away
 from tests.discovery.certificates import ControlPlaneAuthority
-from tests.discovery.fleet import Fleet, Member
+from tests.discovery.fleet import Fleet, Member, gathered
 from tests.discovery.objects import endpoint_slice, identity, service
-from tests.proxy.certificates import swap_identity
 from tests.proxy.namespaces import eventually, http_get
 
 pytestmark = pytest.mark.envoy
@@ -25,8 +23,8 @@ VIP = "10.96.7.12"
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with ExitStack() as stack:
-        yield Fleet(tmp_path, stack)
+    with gathered(tmp_path) as fleet:
+        yield fleet
 
 
 def samples(member: Member) -> list[Sample]:
@@ -72,19 +70,16 @@ def no_identity(fleet: Fleet, client: Member, server: Member) -> None:
 
 def impostor(fleet: Fleet, client: Member, server: Member) -> None:
     fleet.identify(server, "impostor")
-    eventually(lambda: server.proxy.metric("envoy_sds_update_success", envoy_xds_resource_name="leaf") == 2)
 
 
 def foreign_client(fleet: Fleet, client: Member, server: Member) -> None:
     leaf = ControlPlaneAuthority("stranger").leaf(identity("client"))
-    swap_identity(client.proxy.identity, {**leaf.files(), "ca.crt": fleet.authority.pem})
-    eventually(lambda: client.proxy.metric("envoy_sds_update_success", envoy_xds_resource_name="leaf") == 2)
+    fleet.give(client, leaf)
 
 
 def foreign_server(fleet: Fleet, client: Member, server: Member) -> None:
     leaf = ControlPlaneAuthority("stranger").leaf(identity("web"))
-    swap_identity(server.proxy.identity, {**leaf.files(), "ca.crt": fleet.authority.pem})
-    eventually(lambda: server.proxy.metric("envoy_sds_update_success", envoy_xds_resource_name="leaf") == 2)
+    fleet.give(server, leaf)
 
 
 def dead_proxy(fleet: Fleet, client: Member, server: Member) -> None:

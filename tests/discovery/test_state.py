@@ -33,7 +33,7 @@ async def mirrored(*objects: Any) -> AsyncIterator[tuple[State, FakeApi]]:
     tasks = [asyncio.create_task(state.run_reflectors()), asyncio.create_task(state.run())]
     try:
         assert not state.synced
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await state.until_synced()
         yield state, api
     finally:
@@ -53,7 +53,7 @@ async def test_it_is_synced_once_everything_listed_is_worked_off_and_follows_wha
         seen: list[tuple[str, str]] = []
         state.publish = lambda changes, _pods: seen.extend((c.type_url, c.name) for c in changes)
         api.seed(wire(service("api", "10.96.0.2")), wire(endpoint_slice("api", "10.0.0.1")))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (CLUSTER, "shop/api:80") not in seen:
                 await state.worked()
         assert "shop/api:80" in set(view.names(LISTENER))
