@@ -9,22 +9,18 @@ Admission webhooks are reached by `url: https://127.0.0.1:PORT/…`.
 """
 
 import datetime
-import random
-import socket
 import subprocess
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cluster import binaries, controlplane, recipes, versions
+from cluster import binaries, controlplane, ports, recipes, versions
 from cluster.controlplane import ControlPlane, Ports
-from cluster.errors import StartError
 from cluster.layout import Cache
 from cluster.processes import ProcessTable, end
 
-_ATTEMPTS: Final = 4
 _DIE_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")
 """A test run that is killed must not leave servers behind."""
 
@@ -97,8 +93,11 @@ def start(
     """
     programs = _programs(cache or Cache.from_environment(), version, controllers=controllers)
     with ExitStack() as stack:
-        server = _start_anywhere(run_folder, programs, extra_arguments)
+        api, etcd, peer = (stack.enter_context(ports.reserved()) for _ in range(3))
+        server = _server(run_folder / "apiserver", programs, extra_arguments, Ports(api=api, etcd=etcd, etcd_peer=peer))
         stack.callback(_end, server.table)
+        controlplane.start_storage(server.plane, server.table, programs.etcd, _DIE_WITH_US)
+        controlplane.start_apiserver(server.plane, server.table, programs.kube_apiserver, _DIE_WITH_US)
         if programs.kube_controller_manager is not None:
             command = controlplane.controller_manager_command(server.plane, programs.kube_controller_manager)
             server.table.start("kube-controller-manager", [*command, "--secure-port=0"], enter=_DIE_WITH_US)
@@ -116,55 +115,21 @@ def _programs(cache: Cache, version: str, *, controllers: bool) -> Binaries:
     )
 
 
-def _start_anywhere(folder: Path, programs: Binaries, extra_arguments: tuple[str, ...]) -> ApiServer:
-    """Start on free ports; again on others when a port was taken between our look and the bind."""
-    for attempt in range(_ATTEMPTS):
-        attempt_folder = folder / f"apiserver{attempt or ''}"
-        plane = ControlPlane(
-            folder=attempt_folder,
-            addresses=("127.0.0.1",),
-            bind="127.0.0.1",
-            service_ranges=controlplane.service_ranges(ipv6=False),
-            ports=_free_ports(),
-            # A loopback address is no valid endpoint of the `kubernetes` Service; nothing here dials that Service.
-            extra_arguments=("--endpoint-reconciler-type=none", *extra_arguments),
-        )
-        controlplane.write_files(plane, datetime.datetime.now(datetime.UTC))
-        table = ProcessTable(attempt_folder / "processes", attempt_folder / "logs")
-        try:
-            controlplane.start_storage(plane, table, programs.etcd, _DIE_WITH_US)
-            controlplane.start_apiserver(plane, table, programs.kube_apiserver, _DIE_WITH_US)
-        except StartError:
-            collided = any("address already in use" in table.tail(name) for name in ("etcd", "kube-apiserver"))
-            _end(table)
-            if not collided or attempt == _ATTEMPTS - 1:
-                raise
-            continue
-        return ApiServer(plane, table, programs)
-    raise AssertionError("unreachable: the last attempt returns or raises")
+def _server(folder: Path, programs: Binaries, extra_arguments: tuple[str, ...], chosen: Ports) -> ApiServer:
+    """Its files are written; nothing runs yet."""
+    plane = ControlPlane(
+        folder=folder,
+        addresses=("127.0.0.1",),
+        bind="127.0.0.1",
+        service_ranges=controlplane.service_ranges(ipv6=False),
+        ports=chosen,
+        # A loopback address is no valid endpoint of the `kubernetes` Service; nothing here dials that Service.
+        extra_arguments=("--endpoint-reconciler-type=none", *extra_arguments),
+    )
+    controlplane.write_files(plane, datetime.datetime.now(datetime.UTC))
+    return ApiServer(plane, ProcessTable(folder / "processes", folder / "logs"), programs)
 
 
 def _end(table: ProcessTable) -> None:
     # Nothing to save: the data ends with the test.
     end(table.all(), grace_s=0)
-
-
-# Below the ports that the kernel gives to outgoing connections (ip_local_port_range, from 32768): a client's socket
-# must not sit on the API server's port while that is restarted.
-_PORTS: Final = range(20000, 32000)
-
-
-def _free_ports() -> Ports:
-    """Three ports that were free a moment ago, held together so that they differ."""
-    with ExitStack() as stack:
-        api, etcd, peer = (_free_port(stack) for _ in range(3))
-    return Ports(api=api, etcd=etcd, etcd_peer=peer)
-
-
-def _free_port(stack: ExitStack) -> int:
-    for port in random.sample(_PORTS, 50):
-        bound = stack.enter_context(socket.socket())
-        with suppress(OSError):
-            bound.bind(("127.0.0.1", port))
-            return port
-    raise StartError("none of 50 ports on 127.0.0.1 was free", hint="look for programs that listen with `ss -tln`")

@@ -18,7 +18,7 @@ from cluster.errors import StartError
 from cluster.network import boot_id
 
 _POLL_S: Final = 0.05
-_KILLED_S: Final = 10.0
+_KILLED_S: Final = 60.0
 """Far above what the kernel needs to end a killed process on a busy machine."""
 
 
@@ -160,7 +160,7 @@ def end(processes: Iterable[Process], *, grace_s: float) -> None:
         time.sleep(_POLL_S)
 
 
-def kill(pids: Callable[[], Iterable[int]], *, timeout_s: float = 10.0) -> None:
+def kill(pids: Callable[[], Iterable[int]], *, timeout_s: float = 60.0) -> None:
     """SIGKILL what `pids` finds until it finds nothing (for groups that are ours by namespace or cgroup).
 
     Raises StartError when something survives, which means that it hangs in the kernel.

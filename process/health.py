@@ -18,8 +18,12 @@ class Readiness:
     """Named conditions of readiness; after `stop` never ready again, so that the endpoints forget this replica."""
 
     def __init__(self, conditions: Mapping[str, Callable[[], bool]]) -> None:
-        self._conditions = conditions
+        self._conditions = dict(conditions)
         self._stopping = False
+
+    def require(self, name: str, holds: Callable[[], bool]) -> None:
+        """One more condition, of a part that came later."""
+        self._conditions[name] = holds
 
     @property
     def stopping(self) -> bool:

@@ -58,6 +58,8 @@ async def serve(
     """
     stop, hurry = _signals()
     web = _Server(_config(app, listen, certificate))
+    # Not before: the API server would find nobody, and admit the pod without us.
+    readiness.require("listening", lambda: web.started)
     async with asyncio.TaskGroup() as group:
         helpers = [group.create_task(work, name=name) for name, work in background.items()]
         serving = group.create_task(web.serve(), name="webhook")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cli.tables import stat
+from cluster.ports import reserved
 from telemetry import promql
 from telemetry.edges import edges
 from telemetry.ledger import Traffic
@@ -31,7 +32,7 @@ from tests.cluster.scraping import (
 )
 from tests.cluster.truth import Scene, bucket, metered, row, scene, sent
 from tests.fixtures_cluster import RunningCluster
-from tests.telemetry.scraper import at, free_port, instant_of, prometheus
+from tests.telemetry.scraper import at, instant_of, prometheus
 
 pytestmark = pytest.mark.cluster
 
@@ -138,8 +139,7 @@ async def test_every_kind_of_workload_has_its_row(cluster: RunningCluster, truth
 async def test_prometheus_finds_every_proxy_and_tells_the_same(
     cluster: RunningCluster, truth: Scene, tmp_path: Path, job_of: Callable[[Access], Job]
 ) -> None:
-    port = free_port()
-    with claiming(truth), reading_pods(truth.home, tmp_path) as access:
+    with claiming(truth), reading_pods(truth.home, tmp_path) as access, reserved() as port:
         async with (
             metered(cluster, truth.home) as window,
             prometheus(tmp_path, job_of(access), enter=cluster.enter_network, program=program(), port=port) as ask,

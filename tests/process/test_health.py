@@ -1,23 +1,25 @@
 """The port for the kubelet and Prometheus, which every process of the control plane serves."""
 
 import socket
+from collections.abc import Iterator
 
 import aiohttp
 import pytest
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from cluster.ports import reserved
 from process.health import Health, Readiness
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture
+def own_port() -> Iterator[int]:
+    with reserved() as port:
+        yield port
 
 
-async def test_health_readiness_and_metrics_are_served_and_the_port_is_free_afterwards() -> None:
+async def test_health_readiness_and_metrics_are_served_and_the_port_is_free_afterwards(own_port: int) -> None:
     missing = ["cluster", "certificate"]
-    port = free_port()
+    port = own_port
     for _ in range(2):
         async with (
             Health(lambda: tuple(missing)).served(port, "127.0.0.1"),
@@ -57,6 +59,11 @@ def test_what_stops_is_never_ready_again() -> None:
     readiness = Readiness({"certificate": lambda: holds["certificate"]})
     assert readiness.missing() == ("certificate",)
     holds["certificate"] = True
+    assert readiness.missing() == ()
+    readiness.require("listening", lambda: holds["listening"])
+    holds["listening"] = False
+    assert readiness.missing() == ("listening",)
+    holds["listening"] = True
     assert readiness.missing() == ()
     readiness.stop()
     assert readiness.stopping

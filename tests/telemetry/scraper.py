@@ -1,7 +1,6 @@
 """A real Prometheus on the loopback, for as long as a test needs it."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,18 +10,13 @@ from typing import Any, Final
 import aiohttp
 import yaml
 
+from cluster.ports import reserved
 from telemetry import promql
 from telemetry.prometheus import Ask, asking
 from telemetry.promql import PrometheusError
 from tests.fakes.kubeapi import FakeApi
 
-DEADLINE_S: Final = 120.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        found: int = free.getsockname()[1]
-    return found
+DEADLINE_S: Final = 180.0
 
 
 @asynccontextmanager
@@ -37,24 +31,25 @@ async def prometheus(
 
     `program`: Debian's, unless another one is named. `port` is where it listens.
     """
-    port = port or free_port()
-    (folder / "prometheus.yml").write_text(
-        yaml.safe_dump({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": list(jobs)})
-    )
-    # A test run that is killed must not leave it behind.
-    argv = ["setpriv", "--pdeathsig", "KILL", *enter, str(program), f"--config.file={folder}/prometheus.yml"]
-    argv += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
-    url = f"http://127.0.0.1:{port}"
-    with (folder / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log)
-    try:
-        async with aiohttp.ClientSession() as session:
-            ask = _inside(enter, url) if enter else asking(FakeApi(), url, session)
-            await _until(lambda: _answers(ask), f"Prometheus, see {folder}/log")
-            yield ask
-    finally:
-        process.kill()
-        await process.wait()
+    with reserved() as own:
+        port = port or own
+        (folder / "prometheus.yml").write_text(
+            yaml.safe_dump({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": list(jobs)})
+        )
+        # A test run that is killed must not leave it behind.
+        argv = ["setpriv", "--pdeathsig", "KILL", *enter, str(program), f"--config.file={folder}/prometheus.yml"]
+        argv += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
+        url = f"http://127.0.0.1:{port}"
+        with (folder / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log)
+        try:
+            async with aiohttp.ClientSession() as session:
+                ask = _inside(enter, url) if enter else asking(FakeApi(), url, session)
+                await _until(lambda: _answers(ask), f"Prometheus, see {folder}/log")
+                yield ask
+        finally:
+            process.kill()
+            await process.wait()
 
 
 async def _until(check: Callable[[], Awaitable[bool]], what: str) -> None:

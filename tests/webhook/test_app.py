@@ -205,14 +205,14 @@ async def test_announced_body_beyond_the_limit_is_refused_unread() -> None:
     headers = [(b"content-length", str(MAX_BODY_BYTES + 1).encode())]
     app = build_app(MeshConfig(), FakeCluster())
     # No part ever comes: reading one would wait for ever.
-    status, _ = await asyncio.wait_for(call(app, "POST", "/mutate", [], headers=headers, complete=False), 10)
+    status, _ = await asyncio.wait_for(call(app, "POST", "/mutate", [], headers=headers, complete=False), 60)
     assert status == 413
 
 
 async def test_unannounced_body_is_refused_at_the_limit() -> None:
     part = b" " * (1024 * 1024)
     app = build_app(MeshConfig(), FakeCluster())
-    status, _ = await asyncio.wait_for(call(app, "POST", "/mutate", [part] * 9, complete=False), 10)
+    status, _ = await asyncio.wait_for(call(app, "POST", "/mutate", [part] * 9, complete=False), 60)
     assert status == 413
 
 

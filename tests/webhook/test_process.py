@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from bench.certificates import write_serving_pair
-from bench.loader import free_port
 from cluster.apiserver import ApiServer
 from tests.fixtures.admission.goldens import VERSIONS, review_path
 from tests.webhook.process import running_webhook, wait_until
@@ -89,13 +88,14 @@ def run_to_the_end(folder: Path, **environment: str) -> "subprocess.CompletedPro
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=180,
     )
 
 
 def test_process_without_an_api_server_lives_and_is_not_ready(tmp_path: Path) -> None:
     with running_webhook(tmp_path, unreachable_cluster(tmp_path)) as webhook:
-        assert webhook.health("/readyz") == (503, "not ready: namespaces\n")
+        # All the rest is there, its port among it.
+        wait_until(lambda: webhook.health("/readyz") == (503, "not ready: namespaces\n"), "the port open")
         # It answers all the same: on the safe side, for nothing is known of the namespace.
         assert b'"patch"' in webhook.mutate(REVIEW)[0]
         assert webhook.stop() == 0
@@ -126,7 +126,7 @@ def test_port_that_is_taken_ends_the_process_with_three(tmp_path: Path) -> None:
             tmp_path,
             KUBECONFIG=str(unreachable_cluster(tmp_path)),
             AUTOTLS_WEBHOOK_TLS=str(tmp_path),
-            AUTOTLS_WEBHOOK_PORT=str(free_port()),
+            AUTOTLS_WEBHOOK_PORT="0",
             AUTOTLS_HEALTH_PORT=str(taken.getsockname()[1]),
         )
     assert done.returncode == 3

@@ -49,7 +49,7 @@ async def echo_server(certificate: ServingCertificate) -> AsyncIterator[int]:
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     writer.write(b"hello\n")
-    return await asyncio.wait_for(reader.readline(), 10)
+    return await asyncio.wait_for(reader.readline(), 60)
 
 
 @pytest.mark.parametrize("server_name", ["localhost", "127.0.0.1"], ids=["with SNI", "without SNI"])
