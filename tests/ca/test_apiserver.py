@@ -21,7 +21,7 @@ from cluster.apiserver import ApiServer
 pytestmark = pytest.mark.apiserver
 REPOSITORY = Path(__file__).parents[2]
 # Long: this may run beside the builds of a whole cluster.
-DEADLINE_S = 150.0
+DEADLINE_S = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ class Installation:
             yield process
         finally:
             process.terminate()
-            code = process.wait(30)
+            code = process.wait(DEADLINE_S)
             log.close()
         # 0: SIGTERM ended it in order; the others are what a test itself did to it.
         assert code in (0, 2, -signal.SIGKILL), self.log(replica)
@@ -145,7 +145,7 @@ def test_identities_verify_with_openssl_and_survive_corruption_and_deletion(inst
             (folder / key).write_bytes(decoded(secret, key))
         argv = ["openssl", "verify", "-x509_strict", "-CAfile", str(folder / "ca.crt")]
         argv += ["-untrusted", str(folder / "tls.crt"), str(folder / "tls.crt")]
-        assert subprocess.run(argv, capture_output=True, check=False, timeout=30).returncode == 0
+        assert subprocess.run(argv, capture_output=True, check=False, timeout=120).returncode == 0
 
         installation.server.kubectl("delete", "secret", "autotls-identity-web", "-n", "shop")
         again = eventually(lambda: installation.get("secret", "autotls-identity-web", "shop"), "the identity again")
@@ -159,7 +159,7 @@ def test_identities_verify_with_openssl_and_survive_corruption_and_deletion(inst
             return bool(now and decoded(now, "tls.crt").startswith(b"-----BEGIN CERTIFICATE"))
 
         eventually(repaired, "the repaired identity")
-        assert '"reason":"malformed"' in installation.log()
+        eventually(lambda: '"reason":"malformed"' in installation.log(), "the word about it in the log")
 
 
 def test_ca_bundle_is_the_only_field_that_becomes_ours(installation: Installation) -> None:
@@ -240,7 +240,7 @@ def test_a_killed_api_server_costs_nothing(installation: Installation) -> None:
         before = eventually(lambda: installation.get("secret", "autotls-identity-web", "outage"), "an identity")
         root = installation.get("secret", "autotls-root")
         installation.server.kill()
-        time.sleep(14)  # longer than the Lease
+        eventually(lambda: "leadership_lost" in installation.log(), "the Lease lost")
         installation.server.restart()
         installation.accounts("outage", "later")
         eventually(lambda: installation.get("secret", "autotls-identity-later", "outage"), "work after the outage")
@@ -257,17 +257,16 @@ def test_leaves_and_issuers_of_seconds_renew_by_themselves(installation: Install
     with installation.ca(**lives):
         chains: set[bytes] = set()
 
-        def three_issuers() -> bool:
+        def two_issuers_and_three_leaves() -> bool:
             secret = installation.get("secret", "autotls-identity-web", "short")
             if secret is not None:
                 chains.add(decoded(secret, "tls.crt"))
-            return len({chain.split(b"-----BEGIN")[2] for chain in chains}) >= 2
+            return len({chain.split(b"-----BEGIN")[2] for chain in chains}) >= 2 and len(chains) >= 3
 
-        eventually(three_issuers, "a leaf of the second issuer")
-        assert len(chains) >= 3
+        eventually(two_issuers_and_three_leaves, "a leaf of the second issuer, and a third leaf")
 
 
 def test_a_wrong_configuration_is_refused_in_one_sentence(installation: Installation) -> None:
     with installation.ca(leafLifetime="a while") as process:
-        assert process.wait(30) == 2
+        assert process.wait(DEADLINE_S) == 2
     assert "identity.leaf_lifetime" in installation.log() and "Traceback" not in installation.log()

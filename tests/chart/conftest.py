@@ -21,7 +21,7 @@ from mesh import names
 from tests.chart.chart import CHART, NAMESPACE, helm
 from tests.chart.objects import LABELS, SHOP, config_map, registration, secret
 
-DEADLINE_S: Final = 60.0
+DEADLINE_S: Final = 240.0
 # Deployments' pods are made by the controller manager under this namespace's enforcement: a real check of PSS.
 RESTRICTED_NAMESPACE: Final = {
     "apiVersion": "v1",
@@ -57,7 +57,7 @@ class Installed:
         return str(path)
 
     def _kubeconfig(self, service_account: str) -> dict[str, object]:
-        token = self.api.kubectl("create", "token", service_account, "--namespace", NAMESPACE).strip()
+        token = self.api.kubectl("create", "token", service_account, "--namespace", NAMESPACE, "--duration=24h").strip()
         authority = base64.b64encode(self.api.authority.read_bytes()).decode()
         cluster = {"server": self.api.url, "certificate-authority-data": authority}
         return {
@@ -70,6 +70,21 @@ class Installed:
         }
 
 
+# One right of each ServiceAccount, of the last binding that gives it any.
+RIGHTS: Final = (
+    (names.CA, "patch", "secrets"),
+    (names.WEBHOOK, "list", "namespaces"),
+    (names.DISCOVERY, "list", "pods"),
+    (names.DASHBOARD, "list", "pods"),
+)
+
+
+def may(api: ApiServer, service_account: str, verb: str, resource: str) -> bool:
+    """Whether that ServiceAccount may do that in every namespace."""
+    who = f"--as=system:serviceaccount:{NAMESPACE}:{service_account}"
+    return api.kubectl("auth", "can-i", verb, resource, "--all-namespaces", who, check=False).strip() == "yes"
+
+
 @contextmanager
 def release(folder: Path) -> Iterator[Installed]:
     """An API server of its own with the release `autotls`."""
@@ -77,6 +92,9 @@ def release(folder: Path) -> Iterator[Installed]:
         api.kubectl("create", "-f", "-", stdin=json.dumps(RESTRICTED_NAMESPACE))
         cluster = Installed(api, folder)
         cluster.helm("install", "autotls", str(CHART))
+        # The API server's authorizer learns of new bindings by a watch of its own.
+        for account, verb, resource in RIGHTS:
+            eventually(lambda a=account, v=verb, r=resource: may(api, a, v, r), f"{account} may {verb} {resource}")
         yield cluster
 
 

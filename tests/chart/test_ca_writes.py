@@ -77,7 +77,7 @@ async def counted(api: Api, reason: str, times: int) -> bool:
 
 
 async def test_ca_takes_renews_and_gives_back_its_lease(ca: Api, admin: Api) -> None:
-    timing = LeaseTiming(duration_s=15, renew_deadline_s=10, retry_period_s=0.05)
+    timing = LeaseTiming(duration_s=150, renew_deadline_s=100, retry_period_s=0.05)
     elector = Elector(ca, namespace=NAMESPACE, name=names.CA_LEASE, identity="one", timing=timing)
     path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{names.CA_LEASE}"
 

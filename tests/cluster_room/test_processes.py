@@ -47,7 +47,7 @@ def test_a_stopped_process_is_gone_and_forgotten(table: ProcessTable) -> None:
 
 def test_a_process_that_ignores_sigterm_is_killed(table: ProcessTable) -> None:
     deaf = table.start("deaf", DEAF)
-    table.wait(deaf, lambda: table.tail("deaf") == "deaf", timeout_s=20)
+    table.wait(deaf, lambda: table.tail("deaf") == "deaf", timeout_s=120)
     table.stop("deaf", grace_s=0.1)
     assert not deaf.alive()
 
@@ -77,7 +77,7 @@ def test_a_recycled_pid_is_never_ended(table: ProcessTable) -> None:
 def test_a_process_that_ends_while_starting_is_reported_with_its_last_words(table: ProcessTable) -> None:
     failing = table.start("failing", ["sh", "-c", "echo no such flag; exit 3"])
     with pytest.raises(StartError, match="failing ended while starting: no such flag") as caught:
-        table.wait(failing, lambda: False, timeout_s=20)
+        table.wait(failing, lambda: False, timeout_s=120)
     assert str(table.logs / "failing.log") in caught.value.hint
 
 

@@ -36,7 +36,7 @@ def test_a_command_ends_with_the_run_that_started_it(tmp_path: Path) -> None:
         f" title='one', log=Path('{tmp_path}/log'), hint='')"
     )
     run = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not pid_file.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     child = int(pid_file.read_text())

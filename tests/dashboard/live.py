@@ -83,7 +83,7 @@ class Live:
         async def run() -> T:
             return action()
 
-        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(120)
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="live", daemon=True)
@@ -93,7 +93,7 @@ class Live:
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(30)
+        self._thread.join(120)
 
     # In the loop's thread
 

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.browser
 
 VIEWS = ("Overview", "Topology", "Workloads", "Tap", "Certificates", "Findings")
 # Live updates come every five seconds; nothing here depends on when.
-expect.set_options(timeout=120_000)
+TIMEOUT_MS = 120_000
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,7 @@ def shop() -> Iterator[Live]:
 def page(chromium: Browser, shop: Live) -> Iterator[Page]:
     """A page that has been let in. Whatever the browser complains about fails the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    context.set_default_timeout(TIMEOUT_MS)
     opened = context.new_page()
     complaints: list[str] = []
     strangers: list[str] = []
@@ -249,6 +251,7 @@ def test_an_unreachable_pod_shows_a_banner_and_its_return_takes_it_away(page: Pa
 def test_five_hundred_workloads_are_listed_and_drawn_by_namespace(chromium: Browser) -> None:
     with live.started(fleet.large(500), interval_s=2) as running:
         opened = chromium.new_page()
+        opened.set_default_timeout(TIMEOUT_MS)
         opened.goto(f"{running.url}/?key={KEY}")
         opened.goto(f"{running.url}/workloads")
         expect(opened.locator("tbody tr")).to_have_count(500)

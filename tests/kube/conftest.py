@@ -64,7 +64,7 @@ def compact(server: ApiServer) -> None:
     base = f"http://127.0.0.1:{server.plane.ports.etcd}/v3/kv"
 
     def call(what: str, body: dict[str, Any]) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{base}/{what}", data=json.dumps(body).encode(), timeout=10) as answer:
+        with urllib.request.urlopen(f"{base}/{what}", data=json.dumps(body).encode(), timeout=60) as answer:
             return json.load(answer)
 
     revision = call("range", {"key": "AA=="})["header"]["revision"]
@@ -78,7 +78,7 @@ def signal_server(server: ApiServer, number: signal.Signals) -> None:
     os.kill(process.pid, number)
 
 
-async def eventually(what: str, condition: Any, *, within_s: float = 60.0) -> None:
+async def eventually(what: str, condition: Any, *, within_s: float = 240.0) -> None:
     """Waits until `condition()` holds; fails naming `what` otherwise."""
     try:
         async with asyncio.timeout(within_s):

@@ -1,5 +1,6 @@
 """Tokens and rights, asked of a real API server as discovery and `autotls tap` ask."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,14 @@ async def test_a_token_is_good_for_its_audience_and_the_verb_for_its_namespace(a
     user = await user_of(api, token, audience=names.TAP)
     assert user is not None
     assert (user.username, "system:serviceaccounts" in (user.groups or ())) == (ACCOUNT, True)
-    assert await is_allowed(api, user, verb=names.TAP_VERB, resource="pods", namespace="default")
+
+    async def allowed() -> bool:
+        return await is_allowed(api, user, verb=names.TAP_VERB, resource="pods", namespace="default")
+
+    # The API server's authorizer learns of a new binding by a watch of its own.
+    async with asyncio.timeout(60):
+        while not await allowed():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     for verb, namespace in ((names.TAP_VERB, "kube-system"), (names.TAP_VERB, ""), ("get", "default")):
         assert not await is_allowed(api, user, verb=verb, resource="pods", namespace=namespace)
     access = Access(api)

@@ -1,5 +1,6 @@
 """The same tables out of a real Prometheus that looked at the same proxies."""
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -74,6 +75,12 @@ def job(port: int, pod: str) -> dict[str, object]:
     }
 
 
+async def looked_at(ask: Ask, now: float) -> dict[str, float]:
+    """Pod -> when Prometheus had looked at its proxy last, at that time."""
+    body = json.loads(await ask("timestamp(envoy_server_uptime)", f"{now:.3f}"))
+    return {each["metric"]["pod"]: float(each["value"][1]) for each in body["data"]["result"]}
+
+
 def plain(found: Measurement) -> dict[str, object]:
     """Everything that tables are made from, without the clock."""
     shown: dict[str, object] = {}
@@ -122,10 +129,13 @@ async def test_prometheus_and_the_proxies_give_the_same_tables(tmp_path: Path) -
         api.after_each_scrape = lambda _pod: api.seed(deployment_pod("web", "10.0.0.4", 1))
         asked = await Meter(api).measure(0.01)
         told = await PrometheusMeter(api, at(ask, end)).measure(end - begin)
+        first, last = await looked_at(ask, begin), await looked_at(ask, end)
     shown = plain(asked)
     assert plain(told) == shown
     assert asked.notes == told.notes == ()
-    assert told.seconds == pytest.approx(end - begin, abs=3)
+    assert first.keys() == {WEB, CLIENT}
+    # However late it looked: the time between the looks that were taken.
+    assert told.seconds == pytest.approx(sum(last[pod] - first[pod] for pod in first) / 2, abs=0.01)
     web_row = shown["deployment web"]
     assert isinstance(web_row, tuple)
     assert web_row[:2] == (2, 2)
