@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 # `name{labels}` -> value. The key is the series as the proxy wrote it, which is the same in each of its answers.
@@ -30,17 +31,24 @@ _BUCKET: Final = b"_bucket{"
 _BOUND: Final = b'le="'
 _ESCAPED: Final = re.compile(rb"\\(.)")
 _UNESCAPED: Final = {b"n": b"\n"}
+_LONGEST_REMEMBERED: Final = 512  # bytes
 
 
 def parse(text: bytes) -> dict[bytes, float]:
     """Every sample of ours in `text`. What is no sample, or no number, is skipped: a scrape is never worth an error."""
-    found: dict[bytes, float] = {}
-    for key, value in _OURS.findall(text):
-        try:
-            found[key] = float(value)
-        except ValueError:
-            continue
-    return found
+    found = _OURS.findall(text)
+    try:
+        return {key: float(value) for key, value in found}
+    except ValueError:
+        return {key: float(value) for key, value in found if _is_number(value)}
+
+
+def _is_number(text: bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,7 @@ def series_of(samples: Samples) -> list[Series]:
     for key, value in samples.items():
         bound = key.rfind(_BOUND)
         if bound > 0 and _BUCKET in key:
-            histograms[key[:bound]][number(key[bound + len(_BOUND) :].partition(b'"')[0].decode(errors="replace"))] = (
-                value
-            )
+            histograms[key[:bound]][_upper(key[bound + len(_BOUND) :])] = value
         else:
             name, _, rest = key.partition(b"{")
             found.append(Series(name.decode(), labels_of(rest), value))
@@ -75,12 +81,29 @@ def series_of(samples: Samples) -> list[Series]:
     return found
 
 
-def labels_of(text: bytes) -> dict[str, str]:
+def labels_of(text: bytes) -> Mapping[str, str]:
     """What is between the braces of a series."""
+    # An authority may be 8 kB, and come from anybody.
+    return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _labels(text)
+
+
+# Labels name workloads, so the proxies of all pods that call the same one write the same.
+@lru_cache(maxsize=4096)
+def _remembered(text: bytes) -> Mapping[str, str]:
+    return _labels(text)
+
+
+def _labels(text: bytes) -> Mapping[str, str]:
     return {
         label.decode(): (_ESCAPED.sub(_unescape, value) if b"\\" in value else value).decode(errors="replace")
         for label, value in _LABEL.findall(text)
     }
+
+
+@lru_cache(maxsize=256)
+def _upper(text: bytes) -> float:
+    """The bound at the beginning of `text`, as `0.5"}`: proxies have the same twenty."""
+    return number(text.partition(b'"')[0].decode(errors="replace"))
 
 
 def number(bound: str) -> float:

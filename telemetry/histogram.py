@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,10 @@ class Histogram:
         (scrapes are not atomic, as Prometheus' ensureMonotonicAndIgnoreSmallDeltas knows).
         """
         bounds = sorted(buckets)
-        counts: list[float] = []
-        highest = 0.0
-        for bound in bounds:
-            highest = max(highest, buckets[bound])
-            counts.append(highest)
+        counts = list(accumulate((buckets[bound] for bound in bounds), max))
         if not bounds or not math.isinf(bounds[-1]):
             bounds.append(math.inf)
-            counts.append(highest)
+            counts.append(counts[-1] if counts else 0.0)
         return cls(tuple(bounds), tuple(counts))
 
     @property

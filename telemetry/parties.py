@@ -41,8 +41,9 @@ def of_destination(dst: str, svc: str, cluster: Inventory) -> Party:
     address, port = _split_port(dst if dst else svc.removeprefix(_POD))
     service = cluster.by_virtual_address.get((address, port))
     if service is not None:
-        workload = cluster.workload_behind(service)
-        return Party.of_workload(workload) if workload else Party(_service_name(service.key), service.namespace)
+        if service.workload:
+            return Party.of_workload(service.workload)
+        return Party(_service_name(service.key), service.namespace)
     if not dst and not svc.startswith(_POD):
         name = service_of(dst, svc, cluster)
         return Party(_service_name(name), name.partition("/")[0]) if name else UNKNOWN
@@ -71,7 +72,7 @@ def of_identity(spiffe_id: str, cluster: Inventory) -> Party:
     if len(parts) != 7 or (parts[3], parts[5]) != ("ns", "sa"):
         return Party(spiffe_id) if spiffe_id else UNKNOWN
     namespace, account = parts[4], parts[6]
-    found = {pod.workload for pod in cluster.pods if (pod.namespace, pod.service_account) == (namespace, account)}
+    found = cluster.by_account.get((namespace, account), ())
     if len(found) == 1:
         return Party.of_workload(next(iter(found)))
     return Party(f"{namespace}/serviceaccount/{account}", namespace)
@@ -92,8 +93,7 @@ def passed_through(text: str, cluster: Inventory) -> Plaintext:
     address, port = _split_port(text)
     service = cluster.by_virtual_address.get((address, port))
     if service is not None:
-        meshed = any(pod.meshed for pod in cluster.pods if pod.key in service.pods)
-        if not meshed:
+        if not service.meshed:
             return Plaintext.NOT_MESHED
         if service.unsupported:
             return Plaintext.UNSUPPORTED_SERVICE

@@ -55,12 +55,19 @@ class ServiceFacts:
     namespace: str
     name: str
     pods: frozenset[str]
+    workloads: frozenset[Workload]  # theirs
+    meshed: bool  # one of them is
     unsupported: bool = False  # it uses what proxies cannot do, so they leave it to kube-proxy
     skipped: frozenset[int] = frozenset()  # its ports that lead to nothing but what meshed pods leave alone
 
     @property
     def key(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def workload(self) -> Workload | None:
+        """The one workload that it leads to; None where there are several or none."""
+        return next(iter(self.workloads)) if len(self.workloads) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +79,8 @@ class Inventory:
     by_address: Mapping[str, PodFacts]
     by_virtual_address: Mapping[tuple[str, int], ServiceFacts]
     by_workload: Mapping[str, tuple[PodFacts, ...]]  # every owner as text (`shop/deployment/web`) -> its pods
+    by_account: Mapping[tuple[str, str], frozenset[Workload]]  # namespace and ServiceAccount -> what runs as it
     nodes: frozenset[str]  # addresses from which the kubelet, and whoever is masqueraded, connects
-
-    def workload_behind(self, service: ServiceFacts) -> Workload | None:
-        """The one workload that the Service leads to; None where there are several or none."""
-        found = {pod.workload for pod in self.pods if pod.key in service.pods}
-        return next(iter(found)) if len(found) == 1 else None
 
 
 def inventory(pods: Iterable[SeenPod], services: Iterable[Service] = (), nodes: Iterable[SeenNode] = ()) -> Inventory:
@@ -86,16 +89,20 @@ def inventory(pods: Iterable[SeenPod], services: Iterable[Service] = (), nodes: 
     facts = tuple(_facts(pod) for pod in alive)
     by_address: dict[str, PodFacts] = {}
     by_workload: dict[str, list[PodFacts]] = defaultdict(list)
+    by_account: dict[tuple[str, str], set[Workload]] = defaultdict(set)
+    by_namespace: dict[str, list[tuple[SeenPod, PodFacts]]] = defaultdict(list)
     for pod, known in zip(alive, facts, strict=True):
+        by_namespace[known.namespace].append((pod, known))
         for owner in known.owners:
             by_workload[str(owner)].append(known)
+        by_account[known.namespace, known.service_account].add(known.workload)
         if not pod.spec.host_network:  # else its address is the node's, and anybody's
             by_address |= dict.fromkeys(known.addresses, known)
     by_virtual: dict[tuple[str, int], ServiceFacts] = {}
     listed: list[ServiceFacts] = []
     nodes = tuple(nodes)
     for service in services:
-        known_service = _service_facts(service, tuple(zip(alive, facts, strict=True)))
+        known_service = _service_facts(service, by_namespace[service.metadata.namespace])
         listed.append(known_service)
         for address in service.spec.virtual_addresses:
             by_virtual |= {(address, port.port): known_service for port in service.spec.ports or ()}
@@ -105,6 +112,7 @@ def inventory(pods: Iterable[SeenPod], services: Iterable[Service] = (), nodes: 
         by_address=by_address,
         by_virtual_address=by_virtual,
         by_workload={key: tuple(value) for key, value in by_workload.items()},
+        by_account={key: frozenset(value) for key, value in by_account.items()},
         nodes=frozenset((*(address for node in nodes for address in _node_addresses(node)), *_bridges(nodes, facts))),
     )
 
@@ -146,18 +154,21 @@ def _owners(pod: SeenPod) -> tuple[Workload, ...]:
 
 
 def _service_facts(service: Service, pods: Iterable[tuple[SeenPod, PodFacts]]) -> ServiceFacts:
-    selector, namespace = service.spec.selector or {}, service.metadata.namespace
+    """`pods` are those of its namespace."""
+    selector = service.spec.selector or {}
     chosen = [
         (pod, facts)
         for pod, facts in pods
-        if selector and facts.namespace == namespace and all(facts.labels.get(k) == v for k, v in selector.items())
+        if selector and all(facts.labels.get(key) == value for key, value in selector.items())
     ]
     meshed = [(pod, facts) for pod, facts in chosen if facts.meshed]
     ports = service.spec.ports or () if meshed else ()
     return ServiceFacts(
-        namespace,
+        service.metadata.namespace,
         service.metadata.name,
         frozenset(facts.key for _, facts in chosen),
+        frozenset(facts.workload for _, facts in chosen),
+        bool(meshed),
         unsupported(service) is not None,
         frozenset(port.port for port in ports if all(facts.leaves_alone(_target(port, pod)) for pod, facts in meshed)),
     )
