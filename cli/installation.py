@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from cli.target import Target, kubeconfig_files
+from cli.mesh_state import MeshState, by_default
+from cli.target import Target
 from kube.client import Api, connect
 from kube.errors import ApiError, ForbiddenError, NotFoundError
+from kube.kinds import Bare
 from mesh import names
 from mesh.config import MeshConfig, parse_config
 from mesh.errors import AutotlsError
@@ -17,6 +18,7 @@ from mesh.pod import Namespace, Wire
 
 # A manifest can be injected without a cluster, so a cluster that does not answer must not be waited for.
 ANSWER_TIMEOUT_S: Final = 2.0
+_VERSION_LABEL: Final = "app.kubernetes.io/version"
 _REGISTRATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
@@ -53,18 +55,6 @@ class Registration(Wire, frozen=True):
 
 class _ConfigMap(Wire, frozen=True):
     data: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MeshState:
-    """What `inject` needs to know: the configuration and the namespaces of the manifests, as far as they exist.
-
-    `told` says in one sentence where it comes from; empty when the user did not ask.
-    """
-
-    config: MeshConfig
-    namespaces: Mapping[str, Namespace]
-    told: str
 
 
 async def find_registration(api: Api, name: str = names.REGISTRATION) -> Registration | None:
@@ -108,13 +98,11 @@ async def read_namespaces(api: Api, wanted: Iterable[str]) -> dict[str, Namespac
 
 def ask_cluster(target: Target, namespaces: Iterable[str]) -> MeshState:
     """What the cluster of the current context says within ANSWER_TIMEOUT_S; the defaults where it says nothing."""
-    if not kubeconfig_files(target):
-        return MeshState(MeshConfig(), {}, "no kubeconfig: the default settings are used")
     try:
         return asyncio.run(_ask(target, tuple(namespaces)))
     except (AutotlsError, TimeoutError) as error:
         why = error.message if isinstance(error, AutotlsError) else f"no answer within {ANSWER_TIMEOUT_S:g} s"
-        return MeshState(MeshConfig(), {}, f"the cluster cannot be asked ({why}): the default settings are used")
+        return by_default(f"the cluster cannot be asked ({why})")
 
 
 async def _ask(target: Target, wanted: tuple[str, ...]) -> MeshState:
@@ -125,8 +113,27 @@ async def _ask(target: Target, wanted: tuple[str, ...]) -> MeshState:
                 where = await find_control_plane(api)
                 config = await read_config(api, where) if where else None
             except ApiError as error:
-                told = f"the installation's settings cannot be read ({error.message}): the default settings are used"
-                return MeshState(MeshConfig(), namespaces, told)
+                return by_default(f"the installation's settings cannot be read ({error.message})", namespaces)
         if config is None:
-            return MeshState(MeshConfig(), namespaces, "autotls is not installed here: the default settings are used")
+            return by_default("autotls is not installed here", namespaces)
         return MeshState(config, namespaces, f"the settings of the installation in namespace {where} are used")
+
+
+def ask_version(target: Target) -> dict[str, str]:
+    """`version` and `namespace` of the control plane; or `error`, why they are not known."""
+    try:
+        return asyncio.run(_ask_version(target))
+    except TimeoutError:
+        return {"error": f"no answer within {ANSWER_TIMEOUT_S:g} s"}
+    except AutotlsError as error:
+        return {"error": error.message}
+
+
+async def _ask_version(target: Target) -> dict[str, str]:
+    async with connect(kubeconfig=target.kubeconfig, context=target.context) as api, asyncio.timeout(ANSWER_TIMEOUT_S):
+        where = await find_control_plane(api)
+        if where is None:
+            return {"error": "autotls is not installed"}
+        path = f"/apis/apps/v1/namespaces/{where}/deployments/{names.WEBHOOK}"
+        deployment = msgspec.json.decode(await api.request("GET", path), type=Bare)
+        return {"version": deployment.metadata.label(_VERSION_LABEL) or "not labelled", "namespace": where}

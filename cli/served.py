@@ -14,7 +14,6 @@ from ca.profile import Lifetimes
 from ca.slots import issued_at
 from cli.checks.model import Verdict
 from cli.errors import CliError
-from discovery.tls import ALPN_TCP
 from kube.client import HttpApi
 from kube.errors import ApiError
 from kube.portforward import forwarded
@@ -164,7 +163,7 @@ def _context(bundle: TrustBundle | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     # The name is in the URI, which `compare` looks at; OpenSSL would look for a DNS name.
     context.check_hostname = False
-    context.set_alpn_protocols([ALPN_TCP])
+    context.set_alpn_protocols([names.ALPN_TCP])
     if bundle is None:
         context.verify_mode = ssl.CERT_NONE
     else:

@@ -32,7 +32,8 @@ from discovery.endpoints import socket_address
 from discovery.loggers import http_fallback, http_tap, tcp_fallback, tcp_tap
 from discovery.protocols import Protocol
 from discovery.statistics import http_statistics, tcp_statistics
-from discovery.tls import ALPN_TCP, packed
+from discovery.tls import packed
+from mesh import names
 
 # What an undeclared server-first connection waits at most.
 DETECTION_S: Final = 0.05
@@ -122,7 +123,7 @@ def _backoff(first_s: float, last_s: float) -> Message:
 def _say_tcp() -> Message:
     """The cluster's ALPN says HTTP; this replaces it for the one connection."""
     text = substitution_format_string_pb2.SubstitutionFormatString(
-        text_format_source=base_pb2.DataSource(inline_string=ALPN_TCP)
+        text_format_source=base_pb2.DataSource(inline_string=names.ALPN_TCP)
     )
     value = value_pb2.FilterStateValue(
         object_key="envoy.network.application_protocols",

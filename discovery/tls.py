@@ -29,8 +29,6 @@ class Mode(StrEnum):
     STRICT = "strict"
 
 
-ALPN_HTTP: Final = "autotls-http"
-ALPN_TCP: Final = "autotls-tcp"
 SECRETS_FOLDER: Final = "/usr/local/lib/autotls/sds"
 # Endpoint metadata `envoy.transport_socket_match` {MATCH_KEY: MATCH_VALUE} asks for this socket.
 MATCH_KEY: Final = "autotls"
@@ -73,8 +71,8 @@ def upstream_tls(identities: Iterable[str], mode: Mode) -> Message:
                 tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2,
                 tls_maximum_protocol_version=_newest(mode),
             ),
-            # TCP chains replace it by ALPN_TCP, connection by connection.
-            alpn_protocols=[ALPN_HTTP],
+            # TCP chains replace it by names.ALPN_TCP, connection by connection.
+            alpn_protocols=[names.ALPN_HTTP],
             tls_certificate_sds_secret_configs=[_secret("leaf")],
             combined_validation_context=tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
                 default_validation_context=common_pb2.CertificateValidationContext(

@@ -78,6 +78,9 @@ XDS_PORT: Final = 15110
 TAP_PORT: Final = 15111
 STATUS_PORT: Final = 15120
 RESERVED_PORTS: Final = range(15100, 15200)
+# What a client's proxy says in the TLS handshake that it is going to speak.
+ALPN_HTTP: Final = "autotls-http"
+ALPN_TCP: Final = "autotls-tcp"
 
 # Control-plane ports.
 WEBHOOK_PORT: Final = 8443

@@ -1,21 +1,19 @@
 """`autotls inject`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cli import output, sources
+from cli.changes import webhook_change
 from cli.document import BOM, parse_stream
 from cli.errors import CliError
 from cli.injection import Outcome, Report, inject_text
+from cli.mesh_state import MeshState, by_default
 from cli.sources import Source
-from cli.target import Target, cluster_options, context_namespace
+from cli.target import Target, cluster_options, context_namespace, kubeconfig_files
 from cli.workloads import Workload, objects
-from mesh.config import MeshConfig, Mode, parse_config
-
-if TYPE_CHECKING:
-    from cli.installation import MeshState
+from mesh.config import Mode, parse_config
 
 
 @click.command("inject")
@@ -47,9 +45,6 @@ def command(  # noqa: PLR0917 - click passes options by name
     read = sources.read_sources(files, recursive=recursive)
     default_namespace = namespace or (None if ignore_cluster else context_namespace(target)) or "default"
     used = {default_namespace, *_namespaces(read)}
-    # Not at the top: an error in the manifest should not cost the import of the client.
-    from cli.changes import webhook_change
-
     state = _state(target, used, ignore_cluster=ignore_cluster, config_file=config_file)
     if state.told:
         output.report(state.told)
@@ -77,10 +72,8 @@ def _namespaces(read: tuple[Source, ...]) -> set[str]:
     return found
 
 
-def _state(target: Target, used: set[str], *, ignore_cluster: bool, config_file: str | None) -> "MeshState":
-    from cli.installation import MeshState, ask_cluster
-
-    state = MeshState(MeshConfig(), {}, "") if ignore_cluster else ask_cluster(target, used)
+def _state(target: Target, used: set[str], *, ignore_cluster: bool, config_file: str | None) -> MeshState:
+    state = MeshState() if ignore_cluster else _asked(target, used)
     if config_file is None:
         return state
     try:
@@ -88,6 +81,15 @@ def _state(target: Target, used: set[str], *, ignore_cluster: bool, config_file:
     except OSError as error:
         raise CliError(f"cannot read {config_file}: {error.strerror}", hint="give the text of config.yaml") from error
     return MeshState(parse_config(content), state.namespaces, f"the settings of {config_file} are used")
+
+
+def _asked(target: Target, used: set[str]) -> MeshState:
+    if not kubeconfig_files(target):
+        return by_default("no kubeconfig")
+    # Not at the top: the client of the API server is most of this command's CPU, and without a cluster none is needed.
+    from cli.installation import ask_cluster
+
+    return ask_cluster(target, used)
 
 
 def show(reports: list[tuple[Source, Report]]) -> None:

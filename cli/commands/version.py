@@ -1,26 +1,13 @@
 """`autotls version`."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 
 import click
-import msgspec
 
 from cli import output
-from cli.installation import ANSWER_TIMEOUT_S, find_control_plane
 from cli.target import Target, cluster_options
-from kube.client import connect
-from mesh import names
-from mesh.errors import AutotlsError
-from mesh.pod import ObjectMeta, Wire
 from mesh.version import VERSION
-
-_VERSION_LABEL = "app.kubernetes.io/version"
-
-
-class _Deployment(Wire, frozen=True):
-    metadata: ObjectMeta
 
 
 @click.command("version")
@@ -39,20 +26,8 @@ def command(client_only: bool, form: str, target: Target) -> None:
     output.result("\n".join(lines) + "\n")
 
 
-def _control_plane(target: Target) -> dict[str, str]:
-    try:
-        return asyncio.run(_ask(target))
-    except TimeoutError:
-        return {"error": f"no answer within {ANSWER_TIMEOUT_S:g} s"}
-    except AutotlsError as error:
-        return {"error": error.message}
+def _control_plane(target: Target) -> Mapping[str, str]:
+    # Not at the top: the client of the API server is most of this command's CPU, and --client needs none.
+    from cli.installation import ask_version
 
-
-async def _ask(target: Target) -> dict[str, str]:
-    async with connect(kubeconfig=target.kubeconfig, context=target.context) as api, asyncio.timeout(ANSWER_TIMEOUT_S):
-        where = await find_control_plane(api)
-        if where is None:
-            return {"error": "autotls is not installed"}
-        path = f"/apis/apps/v1/namespaces/{where}/deployments/{names.WEBHOOK}"
-        deployment = msgspec.json.decode(await api.request("GET", path), type=_Deployment)
-        return {"version": deployment.metadata.label(_VERSION_LABEL) or "not labelled", "namespace": where}
+    return ask_version(target)

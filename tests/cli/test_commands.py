@@ -13,7 +13,7 @@ import yaml
 
 from cli import installation, main
 from cli.checks.model import Verdict
-from cli.commands import check, uninstall, version
+from cli.commands import check, uninstall
 from kube.client import Api
 from kube.errors import UnreachableError
 from mesh import names
@@ -45,7 +45,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cluster:
     async def connect(*, kubeconfig: str | None = None, context: str | None = None) -> AsyncIterator[Api]:
         yield found
 
-    for module in (installation, check, uninstall, version):
+    for module in (installation, check, uninstall):
         monkeypatch.setattr(module, "connect", connect)
     monkeypatch.setattr(check, "utc_now", lambda: NOW)
     current = {"current-context": "c", "contexts": [{"name": "c", "context": {"namespace": "shop"}}]}
