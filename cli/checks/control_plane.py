@@ -7,7 +7,7 @@ from cli.checks.model import Check, Finding, Result, Section, Verdict, fail, of_
 from cli.checks.preflight import REACHABLE
 from cli.checks.view import View
 from kube.errors import ApiError, ForbiddenError, NotFoundError
-from kube.kinds import Lease
+from kube.kinds import Lease, ServiceAccount
 from mesh import names
 from mesh.config import parse_duration
 from mesh.pod import Pod
@@ -52,6 +52,15 @@ async def _discovery_up(view: View) -> Result:
     return await _available(view, names.DISCOVERY)
 
 
+async def _dashboard_up(view: View) -> Result:
+    """At worst a warning: no connection depends on it."""
+    account = f"/api/v1/namespaces/{view.control_plane}/serviceaccounts/{names.DASHBOARD}"
+    if await view.find(account, ServiceAccount) is None:
+        return skip("it is not installed", "dashboard.enabled=true in the chart's values adds it")
+    found = await _available(view, names.DASHBOARD)
+    return found if found.verdict is Verdict.OK else warn(found.message, found.hint)
+
+
 async def _available(view: View, name: str) -> Result:
     found = await view.deployment(name)
     if found is None:
@@ -68,7 +77,7 @@ async def _available(view: View, name: str) -> Result:
 
 async def _version(view: View) -> Result:
     findings: list[Finding] = []
-    for name in (names.WEBHOOK, names.CA, names.DISCOVERY):
+    for name in (names.WEBHOOK, names.CA, names.DISCOVERY, names.DASHBOARD):
         found = await view.deployment(name)
         version = found.metadata.label(_VERSION_LABEL) if found else None
         if found and version != VERSION:
@@ -157,6 +166,7 @@ SECTION: Final = Section(
         Check("webhook-available", "the webhook is up", _webhook_up),
         Check("ca-available", "the CA is up", _ca_up),
         Check("discovery-available", "discovery is up", _discovery_up),
+        Check("dashboard-available", "the dashboard is up", _dashboard_up),
         Check("control-plane-version", "the control plane is of this command's version", _version),
         Check("ca-leader", "one replica of the CA leads", _leader),
         Check("strict-registration", "strict pods are registered for", _strict_registered),

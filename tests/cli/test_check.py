@@ -83,6 +83,24 @@ async def test_a_deployment_without_replicas_fails_and_one_with_some_warns() -> 
     await broken(cluster, "ca-available")
 
 
+async def test_a_dashboard_that_is_down_is_a_warning_and_none_is_no_fault() -> None:
+    cluster, _ = healthy_cluster()
+    path = "/apis/apps/v1/namespaces/autotls/deployments/autotls-dashboard"
+    cluster.edit(path, status={})
+    assert "0 of 1" in words(await broken(cluster, "dashboard-available", "warn"))
+    cluster.remove(path)
+    assert "no Deployment autotls-dashboard" in words(await broken(cluster, "dashboard-available", "warn"))
+    cluster.remove("/api/v1/namespaces/autotls/serviceaccounts/autotls-dashboard")
+    assert "dashboard.enabled=true" in words(await broken(cluster, "dashboard-available", "skip"))
+
+
+async def test_a_dashboard_of_another_version_is_named() -> None:
+    cluster, _ = healthy_cluster()
+    path = "/apis/apps/v1/namespaces/autotls/deployments/autotls-dashboard"
+    cluster.edit(path, metadata={**cluster.get(path)["metadata"], "labels": {"app.kubernetes.io/version": "0.0.1"}})
+    assert "deployment autotls-dashboard" in words(await broken(cluster, "control-plane-version", "warn"))
+
+
 async def test_a_lease_that_nobody_renews_fails() -> None:
     cluster, _ = healthy_cluster()
     path = "/apis/coordination.k8s.io/v1/namespaces/autotls/leases/autotls-ca"
