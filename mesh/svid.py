@@ -1,6 +1,6 @@
-"""X.509 identities as values: the SVID of a workload, the trust bundle, and the Secret data they come from.
+"""X.509 identities as values: leaf, key and trust bundle of an SVID, and the Secret data that they come from.
 
-Sources: SPIFFE X509-SVID sections 2 (exactly one URI SAN) and 4 (constraints), RFC 5280, RFC 7468 (PEM).
+Sources: SPIFFE X509-SVID, RFC 5280, RFC 7468 (PEM).
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from mesh import names
 from mesh.errors import AutotlsError
-from mesh.spiffe import SpiffeId, SpiffeIdError
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -69,25 +68,6 @@ class Credential:
         """True when the key is the one that the leaf certifies."""
         return self.key.public_key() == self.leaf.public_key()
 
-    @property
-    def uris(self) -> tuple[str, ...]:
-        """The URI subject alternative names of the leaf, as written."""
-        names_ = _alternative_names(self.leaf)
-        return tuple(names_.get_values_for_type(x509.UniformResourceIdentifier)) if names_ else ()
-
-
-@dataclass(frozen=True, slots=True)
-class Svid:
-    """A workload's X.509-SVID with its key and the bundle it trusts."""
-
-    spiffe_id: SpiffeId
-    chain_pem: bytes = field(repr=False)
-    key_pem: bytes = field(repr=False, compare=False)
-    bundle: TrustBundle = field(repr=False)
-    not_before: datetime
-    not_after: datetime
-    serial: int
-
 
 def parse_credential(data: Mapping[str, bytes]) -> Credential:
     """The credential in the decoded `data` of a `kubernetes.io/tls` Secret with `ca.crt`.
@@ -104,33 +84,6 @@ def parse_credential(data: Mapping[str, bytes]) -> Credential:
     key = parse_private_key(_part(data, names.TLS_PRIVATE_KEY_KEY), names.TLS_PRIVATE_KEY_KEY)
     bundle = TrustBundle.parse(_part(data, names.TRUST_BUNDLE_KEY))
     return Credential(leaf=leaf, issuers=tuple(issuers), key=key, bundle=bundle)
-
-
-def parse_identity(data: Mapping[str, bytes]) -> Svid:
-    """The SVID in the decoded `data` of an identity Secret.
-
-    Raises SvidError when a part is missing or unreadable, the key is another's, or the leaf does not carry
-    exactly one URI that is a SPIFFE ID (X509-SVID 2). Neither validity nor trust is judged here.
-    """
-    credential = parse_credential(data)
-    if not credential.key_fits:
-        raise SvidError("the private key is not the one that the certificate names", hint=_REPAIR)
-    uris = credential.uris
-    if len(uris) != 1:
-        raise SvidError(f"the certificate carries {len(uris)} URI names instead of one", hint=_REPAIR)
-    try:
-        spiffe_id = SpiffeId.parse(uris[0])
-    except SpiffeIdError as error:
-        raise SvidError(f"the certificate's URI: {error.message}", hint=error.hint) from error
-    return Svid(
-        spiffe_id=spiffe_id,
-        chain_pem=data[names.TLS_CERT_KEY],
-        key_pem=data[names.TLS_PRIVATE_KEY_KEY],
-        bundle=credential.bundle,
-        not_before=credential.leaf.not_valid_before_utc,
-        not_after=credential.leaf.not_valid_after_utc,
-        serial=credential.leaf.serial_number,
-    )
 
 
 def certificate_pem(certificate: x509.Certificate) -> bytes:

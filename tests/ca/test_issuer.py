@@ -19,7 +19,7 @@ from ca.errors import IssueError
 from ca.issuer import LeafIssuer, new_key
 from ca.profile import ServingNames
 from mesh.spiffe import TrustDomain
-from mesh.svid import certificate_pem, parse_identity
+from mesh.svid import certificate_pem, parse_credential
 from tests.ca.authorities import (
     LIFETIMES,
     SERVING,
@@ -141,9 +141,10 @@ def test_a_key_that_is_not_the_issuers_is_found_out_before_anything_is_returned(
 
 
 def test_the_issued_secret_is_an_identity() -> None:
-    svid = parse_identity(secret_data(a_leaf(ISSUER), ROOT))
-    assert svid.spiffe_id == WEB
-    assert svid.bundle.roots == (ROOT.certificate,)
+    identity = parse_credential(secret_data(a_leaf(ISSUER), ROOT))
+    assert identity.key_fits
+    assert identity.issuers == (ISSUER.certificate,)
+    assert identity.bundle.roots == (ROOT.certificate,)
 
 
 def test_an_rsa_issuer_of_somebody_else_can_sign_leaves(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import base64
 import logging
 import pprint
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,8 +14,8 @@ from ca.issuer import LeafIssuer
 from ca.secret import DECODE_SECRET, Owner, OwnSecret, identity_secret, is_ours, service_account_of, tls_secret
 from ca.trust import Trust
 from mesh import names
-from mesh.svid import SvidError, TrustBundle, parse_credential, parse_identity
-from tests.ca.authorities import LIFETIMES, SERVING, T0, WEB, a_leaf, a_root, an_issuer, secret_data
+from mesh.svid import SvidError, TrustBundle, parse_credential
+from tests.ca.authorities import LIFETIMES, T0, a_leaf, a_root, an_issuer, secret_data
 
 OWNER = Owner("autotls")
 ROOT = a_root()
@@ -98,7 +97,6 @@ HOLDERS: dict[str, Any] = {
     "LeafIssuer": LeafIssuer(ISSUER, LIFETIMES),
     "Trust": Trust(LeafIssuer(ISSUER, LIFETIMES), BUNDLE, BUNDLE),
     "Credential": parse_credential(DATA),
-    "Svid": parse_identity(DATA),
     "OwnSecret": own(),
 }
 
@@ -116,7 +114,7 @@ def test_nothing_that_holds_a_key_shows_it(holder: Any, caplog: pytest.LogCaptur
 def test_errors_about_secrets_do_not_quote_them() -> None:
     broken = DATA | {"tls.key": ISSUED.key_pem.replace(b"PRIVATE", b"SECRET")}
     with pytest.raises(SvidError) as caught:
-        parse_identity(broken)
+        parse_credential(broken)
     with pytest.raises(AuthorityError) as caught_too:
         parse_root(first_root(ROOT).data() | {"tls.key": broken["tls.key"]})
     for error in (caught.value, caught_too.value):
@@ -149,18 +147,3 @@ def test_an_issuer_that_does_not_lead_to_its_bundle_is_refused() -> None:
         parse_issuer(data, T0)
     with pytest.raises(AuthorityError, match="expired"):
         parse_issuer(issuer_data(ISSUER, BUNDLE), T0.replace(year=2030))
-
-
-def test_svid_parts_fit_the_certificate() -> None:
-    svid = parse_identity(DATA)
-    assert (svid.spiffe_id, svid.serial) == (WEB, ISSUED.certificate.serial_number)
-    assert (svid.not_before, svid.not_after) == (
-        ISSUED.certificate.not_valid_before_utc,
-        ISSUED.certificate.not_valid_after_utc,
-    )
-    assert replace(svid, serial=1) != svid
-
-
-def test_an_identity_with_another_name_count_than_one_is_none() -> None:
-    with pytest.raises(SvidError, match="0 URI names"):
-        parse_identity(secret_data(a_leaf(ISSUER, SERVING), ROOT))
