@@ -5,7 +5,6 @@ machine's loopback, each at port 15120, whose counters grow. Its memory is read 
 than its window, while pages are asked for. Rendering is CPU time of this process, beside a page of 20 workloads.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -23,6 +22,7 @@ from aiohttp import web
 
 from bench.budget import Line, report
 from bench.loader import free_port
+from bench.options import options
 from dashboard import pages
 from dashboard.model import Snapshot
 from dashboard.pages import Frame
@@ -173,13 +173,10 @@ def _resident_mb(pid: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60, help="how long to look at 500 pods")
-    parser.add_argument("--rounds", type=int, default=9, help="how often to render each page")
-    arguments = parser.parse_args()
+    given = options(__doc__, seconds=60.0, rounds=9)
     with tempfile.TemporaryDirectory() as folder:
-        memory = asyncio.run(memory_lines(arguments.seconds, Path(folder)))
-    report(*memory, *render_lines(arguments.rounds))
+        memory = asyncio.run(memory_lines(given.seconds, Path(folder)))
+    report(*memory, *render_lines(given.rounds))
     return 0
 
 

@@ -24,6 +24,7 @@ import grpc
 import grpc.aio
 
 from bench.budget import Line, report
+from bench.options import options
 from discovery.ads import METHOD
 from discovery.api import discovery_pb2
 from discovery.resources import CLUSTER, ENDPOINTS, LISTENER
@@ -152,7 +153,7 @@ class Results:
     rss: int
 
 
-async def measure(arguments: argparse.Namespace, folder: Path) -> None:
+async def measure(given: argparse.Namespace, folder: Path) -> None:
     authority = ControlPlaneAuthority()
     swap_identity(folder, authority.server().files())
     leaf = authority.leaf(identity("client"))
@@ -160,7 +161,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     server = subprocess.Popen(  # noqa: ASYNC220 - once, before anything is timed
         ["taskset", "-c", str(cores[0]), sys.executable, "-m", "bench.discovery_server", str(folder),
-         str(arguments.services), str(arguments.endpoints)],
+         str(given.services), str(given.endpoints)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "MALLOC_ARENA_MAX": "2"},  # as the chart sets it
     )  # fmt: skip
@@ -168,33 +169,33 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
     try:
         assert server.stdout
         port, bare_port = map(int, server.stdout.readline().split())
-        clients, synced = await _connected(Client, port, arguments.clients, files)
+        clients, synced = await _connected(Client, port, given.clients, files)
         tasks = [asyncio.create_task(client.listen()) for client in clients]
         await _round(server, "change", clients)
         # Before the baseline's streams, which are held by the same process.
         rss = int(_command(server, "rss")[0])
-        bare, _ = await _connected(BareClient, bare_port, arguments.clients, files)
+        bare, _ = await _connected(BareClient, bare_port, given.clients, files)
         tasks += [asyncio.create_task(client.listen()) for client in bare]
         ours: list[tuple[float, float]] = []
         base: list[tuple[float, float]] = []
-        for _ in range(arguments.rounds):
+        for _ in range(given.rounds):
             ours.append(await _round(server, "change", clients))
             base.append(await _round(server, f"write {clients[0].size}", bare))
         for task in tasks:
             task.cancel()
-        _report(arguments, Results(synced, clients[0].received, tuple(ours), tuple(base), rss))
+        _report(given, Results(synced, clients[0].received, tuple(ours), tuple(base), rss))
     finally:
         server.terminate()
         server.wait(10)
 
 
-def _report(arguments: argparse.Namespace, results: Results) -> None:
+def _report(given: argparse.Namespace, results: Results) -> None:
     value, baseline = (statistics.median(took for took, _ in rounds) * 1e3 for rounds in (results.ours, results.base))
     cpu, base_cpu = (statistics.median(used for _, used in rounds) * 1e3 for rounds in (results.ours, results.base))
-    size = f"{arguments.services} Services of {arguments.endpoints} meshed endpoints"
-    print(f"{arguments.clients} clients, {size}, one core; load average {os.getloadavg()[0]:.1f}")
+    size = f"{given.services} Services of {given.endpoints} meshed endpoints"
+    print(f"{given.clients} clients, {size}, one core; load average {os.getloadavg()[0]:.1f}")
     print(f"first sync of all clients {results.synced:.2f} s, {results.received / 1e3:.0f} kB each")
-    last = f"one endpoint change to the last of {arguments.clients:,} proxies"
+    last = f"one endpoint change to the last of {given.clients:,} proxies"
     report(
         Line(last, value, "ms", BUDGET_MS, baseline, "bare gRPC writes"),
         Line("  discovery's CPU for it", cpu, "ms", None, base_cpu, "bare gRPC writes"),
@@ -203,14 +204,9 @@ def _report(arguments: argparse.Namespace, results: Results) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--services", type=int, default=100)
-    parser.add_argument("--endpoints", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    given = options(__doc__, clients=1000, services=100, endpoints=3, rounds=7)
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(measure(arguments, Path(folder)))
+        asyncio.run(measure(given, Path(folder)))
     return 0
 
 

@@ -5,7 +5,6 @@ is what the pod's own proxy counted. A pod with a no-op sidecar goes before ever
 the start. One pod exists at a time, beside the server.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -14,6 +13,7 @@ import sys
 from typing import Any, Final
 
 from bench.budget import Line, report
+from bench.options import options
 from bench.pod_start import BUDGET_MS, DEADLINE_S, INJECTED, NO_OP, Place, delete, place_on, pod, start_ms
 from cluster import lifecycle
 from cluster.errors import ClusterError
@@ -115,11 +115,9 @@ async def run(count: int) -> None:
 
 def main() -> int:
     """0 also when the budget is missed: budgets never decide."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=50)
-    options = parser.parse_args()
+    given = options(__doc__, count=50)
     try:
-        asyncio.run(run(options.count))
+        asyncio.run(run(given.count))
     except ClusterError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 1

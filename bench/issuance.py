@@ -6,7 +6,6 @@ Against bare `cryptography` doing the same: its CertificateBuilder, then its che
 a third of the time. Bare making without any look at the result is printed beside it. CPU time, interleaved, medians.
 """
 
-import argparse
 import secrets
 import statistics
 import time
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from bench.budget import Line, report
+from bench.options import options
 from ca.authority import Authority
 from ca.issuer import LeafIssuer, make_issuer, make_root, new_key
 from ca.profile import Constraints, Lifetimes
@@ -33,10 +33,7 @@ SUBJECT = TRUST_DOMAIN.workload("shop", "checkout")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--count", type=int, default=400)
-    options = parser.parse_args()
+    given = options(__doc__, rounds=9, count=400)
     root = make_root(key=new_key(), serial=1, now=NOW, lifetimes=LIFETIMES)
     constraints = Constraints(TRUST_DOMAIN, "autotls")
     authority = make_issuer(root, key=new_key(), serial=2, now=NOW, lifetimes=LIFETIMES, constraints=constraints)
@@ -46,10 +43,10 @@ def main() -> None:
         return issuer.issue(SUBJECT, key=new_key(), serial=secrets.randbits(128) or 1, now=NOW)
 
     rates: dict[str, list[float]] = {"ours": [], "bare": [], "checked": []}
-    for _ in range(options.rounds):
-        rates["ours"].append(rate(ours, options.count))
-        rates["bare"].append(rate(bare.make, options.count))
-        rates["checked"].append(rate(bare.make_and_check, options.count))
+    for _ in range(given.rounds):
+        rates["ours"].append(rate(ours, given.count))
+        rates["bare"].append(rate(bare.make, given.count))
+        rates["checked"].append(rate(bare.make_and_check, given.count))
     value, making, checked = (statistics.median(rates[name]) for name in ("ours", "bare", "checked"))
     against = "bare cryptography, its own signature check included"
     report(

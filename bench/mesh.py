@@ -9,7 +9,6 @@ answers do, all connections at the same moment, so there are bursts of 16. CPU i
 proxies of a path; medians over the rounds are compared.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -21,6 +20,7 @@ from typing import Final
 
 from bench.budget import Line, report
 from bench.envoys import APP_PORT, REPOSITORY, App, cpu_s, our_bootstrap, proxy_folder, without_inbound_tls
+from bench.options import options
 from cluster.host import install
 from discovery.kinds import SlicePort
 from mesh import names
@@ -57,18 +57,15 @@ class Round:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=5, help="of each run")
-    options = parser.parse_args()
+    given = options(__doc__, rounds=7, seconds=5)
     install({"h2load": "nghttp2-client"})
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         Path(name).chmod(0o755)
         ways = build(Path(name), stack)
         rounds: dict[str, list[Round]] = {way: [] for way in ways}
-        for number in range(options.rounds + 1):
+        for number in range(given.rounds + 1):
             for name_, way in ways.items():
-                found = run(way, Path(name), options.seconds)
+                found = run(way, Path(name), given.seconds)
                 # The first one opens the proxies' connections.
                 if number:
                     rounds[name_].append(found)

@@ -5,7 +5,6 @@ The application's first act is to print the time in nanoseconds, by the same mac
 creates the pod (containers' `startedAt` counts whole seconds). One pod exists at a time.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 from bench import budget
 from bench.budget import Line
+from bench.options import options
 from cluster import lifecycle
 from cluster.errors import ClusterError
 from cluster.layout import DEFAULT_NAME, Cache, ClusterName, RunFolder
@@ -155,16 +155,14 @@ def report(found: dict[str, list[float]]) -> None:
 
 def main() -> int:
     """0 also when the budget is missed: budgets never decide."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20)
-    options = parser.parse_args()
+    given = options(__doc__, rounds=20)
     try:
         folder = Cache.from_environment().cluster(ClusterName.parse(os.environ.get("CLUSTER") or DEFAULT_NAME))
         lifecycle.require_running(folder)
     except ClusterError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 1
-    report(asyncio.run(measure(folder, options.rounds)))
+    report(asyncio.run(measure(folder, given.rounds)))
     return 0
 
 

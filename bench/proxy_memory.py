@@ -7,7 +7,6 @@ mutual TLS, whose cluster is in memory. Services are spread over namespaces of 5
 Memory is anonymous resident memory: the file pages of the binary are shared by all sidecars of a node.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Final
 
 from bench.budget import Line, report
 from bench.envoys import anonymous_bytes
+from bench.options import options
 from discovery.resources import LISTENER
 from discovery.scope import REACH_ANNOTATION, Reach
 from discovery.tls import Mode
@@ -37,19 +37,15 @@ HOME: Final = "shop"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--services", type=int, default=1000)
-    parser.add_argument("--pods", type=int, default=3, help="of each Service")
-    parser.add_argument("--starts", type=int, default=9)
-    options = parser.parse_args()
+    given = options(__doc__, services=1000, pods=3, starts=9)
     idle = held_mb(())
-    scope = held_mb(cluster(options.services, options.pods))
+    scope = held_mb(cluster(given.services, given.pods))
     small = tuple(cluster(200, 1))
     few, all_ = held_mb(small), held_mb(small, reach="*")
-    ready = statistics.median(ready_s(options.starts))
+    ready = statistics.median(ready_s(given.starts))
     # Of the small cluster's pods, those of the home namespace are configured in either case.
     services, pods = (few - idle) / (200 + PER_NAMESPACE), (all_ - few) / (200 - PER_NAMESPACE)
-    size = f"{options.services:,} Services of {options.pods} pods"
+    size = f"{given.services:,} Services of {given.pods} pods"
     report(
         Line("sidecar, idle", idle, "MB", IDLE_MB),
         Line(f"sidecar, {size} in scope", scope, "MB", SCOPE_MB, idle, "idle"),

@@ -7,7 +7,6 @@ of ServiceAccounts opts in and ends when its last Secret is there; a round of th
 Secrets, made beforehand, to another namespace. Prints the CA's memory with one round's identities as well.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -26,6 +25,7 @@ import aiohttp
 import msgspec
 
 from bench.budget import Line, report
+from bench.options import options
 from ca.controller import WORKERS
 from cluster import apiserver
 from cluster.apiserver import ApiServer
@@ -39,12 +39,9 @@ Obj = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=1000)
-    options = parser.parse_args()
+    given = options(__doc__, rounds=3, count=1000)
     with tempfile.TemporaryDirectory() as folder, apiserver.start(Path(folder)) as server:
-        asyncio.run(run(server, Path(folder), options.rounds, options.count))
+        asyncio.run(run(server, Path(folder), given.rounds, given.count))
 
 
 async def run(server: ApiServer, folder: Path, rounds: int, count: int) -> None:

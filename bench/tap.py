@@ -7,7 +7,6 @@ one with the same without these loggers. They take turns in every round at a ste
 what the kernel counted for the client's proxy; medians over the rounds are compared.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -17,41 +16,38 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.budget import Line, report
-from bench.envoys import REPOSITORY, App, Bootstrap, our_bootstrap, proxy_folder
-from bench.mesh import RATE, Way, run
+from bench.envoys import Bootstrap, our_bootstrap, proxy_folder
+from bench.mesh import RATE, run
+from bench.options import options
+from bench.pair import meshed_pair
 from cluster.host import install
 from discovery import listeners
 from discovery.api import grpc_loggers_pb2, tcp_proxy_pb2
 from discovery.entries import NAMESPACE, Selection, Target
 from discovery.loggers import TAP_LOG
-from tests.discovery.fleet import Fleet, Member
-from tests.discovery.objects import endpoint_slice, service
-from tests.proxy.namespaces import eventually, http_get
+from tests.discovery.fleet import Fleet
 
 # "Nothing measurable": within what two equal configurations differ by here.
 BUDGET: Final = 1.05
 ABSENT, OFF, TAPPED = "absent", "off", "tapped"
-_VIP: Final = "10.96.7.10"
 _GRPC_LOGGERS: Final = ("envoy.access_loggers.http_grpc", "envoy.access_loggers.tcp_grpc")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=5, help="of each run")
-    options = parser.parse_args()
+    given = options(__doc__, rounds=7, seconds=5)
     install({"h2load": "nghttp2-client"})
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
-        absent, _ = pair(folder / ABSENT, stack, loggers=False)
-        present, fleet = pair(folder / OFF, stack, loggers=True)
+        bare = proxy_folder(folder / "bare-proxy", our_bootstrap(without_loggers))
+        absent, _ = meshed_pair(folder / ABSENT, stack, proxy=bare, start=start_without_loggers)
+        present, fleet = meshed_pair(folder / OFF, stack)
         cpu: dict[str, list[float]] = {ABSENT: [], OFF: [], TAPPED: []}
-        for number in range(options.rounds + 1):
-            found = {ABSENT: run(absent, folder, options.seconds), OFF: run(present, folder, options.seconds)}
+        for number in range(given.rounds + 1):
+            found = {ABSENT: run(absent, folder, given.seconds), OFF: run(present, folder, given.seconds)}
             tap = fleet.discovery.tap(Selection(Target(NAMESPACE, "shop")))
             seen = len(tap.seen())
-            found[TAPPED] = run(present, folder, options.seconds)
+            found[TAPPED] = run(present, folder, given.seconds)
             if len(tap.seen()) == seen:
                 raise RuntimeError("tapped, but nothing was told")
             tap.close()
@@ -60,29 +56,6 @@ def main() -> int:
                 cpu[way].append(one.cpu_us[0])
     show(cpu)
     return 0
-
-
-def pair(folder: Path, stack: ExitStack, *, loggers: bool) -> tuple[Way, Fleet]:
-    """A meshed client and server behind a Service, configured; without `loggers`, none of tap's are anywhere."""
-    folder.mkdir()
-    fleet = Fleet(folder, stack)
-    proxy = REPOSITORY / "proxy" if loggers else proxy_folder(folder / "proxy", our_bootstrap(without_loggers))
-    client, server = fleet.member("client-0", "client", proxy=proxy), fleet.member("web-0", "web", proxy=proxy)
-    stack.callback(App(server, folder).close)
-    fleet.announce(client, server)
-    fleet.discovery.put(service("web", _VIP), endpoint_slice("web", server.address))
-    if loggers:
-        fleet.discovery.start()
-    else:
-        start_without_loggers(fleet)
-    fleet.configured(client)
-    eventually(lambda: by_tls(client), within_s=30, what="mutual TLS")
-    return Way(client, _VIP, (client, server)), fleet
-
-
-def by_tls(client: Member) -> bool:
-    http_get(client.network, _VIP, 80, "/")
-    return client.outbound("shop/web:80", tls="TLSv1.2") > 0
 
 
 def without_loggers(bootstrap: Bootstrap) -> None:

@@ -5,7 +5,6 @@ own (user and system, /proc/PID/stat), so a loaded machine disturbs it little; l
 only their ratio. Rounds of the two servers alternate and medians are compared.
 """
 
-import argparse
 import asyncio
 import os
 import ssl
@@ -22,6 +21,7 @@ from bench import budget
 from bench.budget import Line
 from bench.certificates import write_serving_pair
 from bench.loader import Load, free_port, run_load, wait_until_open
+from bench.options import options
 from bench.reviews import reviews
 
 CPU_BUDGET_S = 0.20
@@ -77,27 +77,24 @@ def measure(server: Server, path: str, bodies: list[bytes], requests: int, tls: 
 
 def main() -> int:
     """Prints the table; 0 also when a budget is missed (budgets never decide a test)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=3000, help="per round")
-    options = parser.parse_args()
+    given = options(__doc__, rounds=5, requests=3000)
     bodies = reviews(100)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tls = write_serving_pair(folder)
         with started("webhook", folder) as webhook, started("baseline", folder) as baseline:
             rounds: dict[str, list[Round]] = {"webhook": [], "empty": [], "baseline": []}
-            for number in range(options.rounds + 1):
+            for number in range(given.rounds + 1):
                 for key, server, path in (
                     ("webhook", webhook, "/mutate?timeout=5s"),
                     ("empty", webhook, "/empty"),
                     ("baseline", baseline, "/mutate?timeout=5s"),
                 ):
-                    result = measure(server, path, bodies, options.requests, tls)
+                    result = measure(server, path, bodies, given.requests, tls)
                     # The first round warms up caches and branch predictors and is thrown away.
                     if number:
                         rounds[key].append(result)
-            report(rounds, options.requests, webhook.rss_mb(), bodies)
+            report(rounds, given.requests, webhook.rss_mb(), bodies)
     return 0
 
 
