@@ -8,7 +8,6 @@ round at a steady 400 HTTP requests a second by mutual TLS. CPU is what the kern
 medians over the rounds are compared.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -18,34 +17,28 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.budget import Line, report
-from bench.envoys import App
 from bench.mesh import RATE, Way, run
+from bench.options import options
+from bench.pair import meshed_pair
 from cluster.host import install
 from discovery import listeners
-from tests.discovery.fleet import Fleet, Member
-from tests.discovery.objects import endpoint_slice, service
-from tests.proxy.namespaces import eventually, http_get
 
 BUDGET_US: Final = 8.0
 SILENT, COUNTING = "silent", "counting"
-_VIP: Final = "10.96.7.10"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=int, default=5, help="of each run")
-    options = parser.parse_args()
+    given = options(__doc__, rounds=9, seconds=5)
     install({"h2load": "nghttp2-client"})
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
         ways = {way: pair(folder / way, stack, counting=way == COUNTING) for way in (SILENT, COUNTING)}
         cpu: dict[str, list[float]] = {way: [] for way in ways}
-        for number in range(options.rounds + 1):
+        for number in range(given.rounds + 1):
             # The first round opens the proxies' connections; the order turns, so that neither is always the second.
             for way in sorted(ways, reverse=bool(number % 2)):
-                used = run(ways[way], folder, options.seconds).cpu_us[0]
+                used = run(ways[way], folder, given.seconds).cpu_us[0]
                 if number:
                     cpu[way].append(used)
     show(cpu)
@@ -53,28 +46,14 @@ def main() -> int:
 
 
 def pair(folder: Path, stack: ExitStack, *, counting: bool) -> Way:
-    """A meshed client and server behind a Service, configured."""
-    folder.mkdir()
-    fleet = Fleet(folder, stack)
-    client, server = fleet.member("client-0", "client"), fleet.member("web-0", "web")
-    stack.callback(App(server, folder).close)
-    fleet.announce(client, server)
-    fleet.discovery.put(service("web", _VIP), endpoint_slice("web", server.address))
+    """A meshed client and server; without `counting`, no logger is on the client's HTTP listeners."""
     transparent: Any = listeners._transparent  # pyright: ignore[reportPrivateUsage]
     transparent.cache_clear()
     if not counting:
         del transparent().access_log[:]
-    fleet.discovery.start()
-    fleet.configured(client)
+    way, _ = meshed_pair(folder, stack)
     transparent.cache_clear()
-    eventually(lambda: by_tls(client, server), within_s=30, what="mutual TLS")
-    return Way(client, _VIP, (client, server))
-
-
-def by_tls(client: Member, server: Member) -> bool:
-    """By what the server's proxy counts, which does so in both pairs."""
-    http_get(client.network, _VIP, 80, "/")
-    return server.proxy.metric("envoy_autotls_rq", dir="inbound", tls="TLSv1.2") > 0
+    return way
 
 
 def show(cpu: dict[str, list[float]]) -> None:
