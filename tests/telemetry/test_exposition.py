@@ -49,6 +49,11 @@ def test_what_is_no_sample_is_skipped(text: bytes) -> None:
     assert parse(text) == {}
 
 
+def test_a_value_that_is_no_number_leaves_the_others() -> None:
+    found = parse(b'envoy_autotls_rq{code="200"} 1\nenvoy_autotls_rq{code="404"} -\nenvoy_autotls_rq{code="503"} 2\n')
+    assert sorted(found.values()) == [1, 2]
+
+
 @given(st.dictionaries(st.sampled_from(["authority", "svc", "peer"]), st.text(max_size=40), min_size=1))
 def test_labels_come_back_whatever_they_hold(labels: dict[str, str]) -> None:
     line = "envoy_autotls_rq{" + ",".join(f'{name}="{escaped(value)}"' for name, value in labels.items()) + "} 3\n"
