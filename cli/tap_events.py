@@ -10,6 +10,7 @@ from cli.commands.tap import DEFAULT_MAX_RPS, where, whose
 from cli.errors import CliError
 from cli.front import Event
 from cli.output import harmless
+from cli.tap_causes import Causes
 from cli.tapping import Status, tapping, token_for
 from discovery import entries
 from discovery.entries import Entry, Place, Selection
@@ -48,11 +49,11 @@ def selection_of(query: Mapping[str, str]) -> Selection:
 async def events(api: HttpApi, control_plane: str, query: Mapping[str, str]) -> AsyncGenerator[Event, None]:
     """`entry`, `status` and, as the last one, `problem`; until it is closed."""
     try:
-        selection = selection_of(query)
+        selection, causes = selection_of(query), Causes(api)
         async with tapping(api, control_plane, selection, lambda: token_for(api, control_plane, None)) as told:
             async for each in told:
                 if isinstance(each, Entry):
-                    yield "entry", json.dumps(cells(each))
+                    yield "entry", json.dumps(cells(await causes.explain(each)))
                 else:
                     yield "status", json.dumps(status(each))
     except click.UsageError as error:

@@ -13,6 +13,7 @@ from cli.errors import CliError
 from cli.installation import find_control_plane
 from cli.resources import parse_kind, parse_resources
 from cli.tables import tap as tables
+from cli.tap_causes import Causes
 from cli.tapping import Status, tapping, token_for
 from cli.target import Target, cluster_options, context_namespace
 from discovery import entries
@@ -89,13 +90,13 @@ async def _tap(  # noqa: PLR0917
 ) -> None:
     async with connect(kubeconfig=target.kubeconfig, context=target.context) as api:
         where = control_plane or await find_control_plane(api) or names.DEFAULT_CONTROL_PLANE_NAMESPACE
-        show = _Show(selection, form)
+        show, causes = _Show(selection, form), Causes(api)
         try:
             async with asyncio.timeout(lasting_s), tapping(
                 api, where, selection, lambda: token_for(api, where, account)
             ) as told:  # fmt: skip
                 async for each in told:
-                    show.take(each)
+                    show.take(await causes.explain(each) if isinstance(each, Entry) else each)
         except TimeoutError:
             return
 

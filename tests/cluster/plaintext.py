@@ -42,24 +42,18 @@ _HANDSHAKE_FAILED: Final = ("envoy_cluster_ssl_connection_error", "envoy_cluster
 class Scene:
     """Plaintext for that reason: who dials, and what was done to whom so that it happens.
 
-    `observed`: the client's own proxy cannot tell, so the server's observes its plaintext and is tapped; `tap` is what
-    a tap says, where it knows less than the counters of both ends together.
+    `observed`: the client's own proxy cannot tell a tap, so the server's observes its plaintext and is tapped.
     """
 
     reason: Plaintext
     how: str
     client: str = CLIENT
     observed: bool = False
-    tap: Plaintext | None = None
 
     @property
     def server(self) -> str:
         """The name of pod and Service."""
         return self.reason.replace("_", "-")
-
-    @property
-    def tapped(self) -> Plaintext:
-        return self.tap or self.reason
 
 
 SCENES: Final = (
@@ -70,19 +64,16 @@ SCENES: Final = (
         "an empty Secret that is not ours has the name of the client's identity",
         client="nameless",
         observed=True,
-        tap=Plaintext.TLS_FAILED,
     ),
     Scene(
         Plaintext.NO_IDENTITY_SERVER,
         "an empty Secret that is not ours has the name of the server's identity",
-        tap=Plaintext.TLS_FAILED,
     ),
     Scene(
         Plaintext.HANDSHAKE_FAILED,
         "the Secret of the server's identity holds a certificate of another root",
-        tap=Plaintext.TLS_FAILED,
     ),
-    Scene(Plaintext.UNREACHABLE, "nftables drops 15108 at the server's pod", tap=Plaintext.TLS_FAILED),
+    Scene(Plaintext.UNREACHABLE, "nftables drops 15108 at the server's pod"),
     Scene(Plaintext.NO_REDIRECT, "PodSecurity `baseline` in the client's namespace", client="bare", observed=True),
     Scene(Plaintext.UNSUPPORTED_SERVICE, "the Service has `sessionAffinity: ClientIP`"),
     Scene(Plaintext.OUT_OF_REACH, "`reach` of the client's pod names another namespace", client="narrow"),
@@ -92,7 +83,6 @@ SCENES: Final = (
         "nftables drops 15110 from the client's start on",
         client="cut-off",
         observed=True,
-        tap=Plaintext.TLS_FAILED,
     ),
 )
 

@@ -134,11 +134,11 @@ def test_stat_and_edges_name_the_reason_and_nothing_else(told: Told, scene: Scen
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=ids)
-def test_tap_names_the_reason_as_far_as_one_proxy_knows_it(told: Told, scene: Scene) -> None:
+def test_tap_names_the_reason_of_every_entry(told: Told, scene: Scene) -> None:
     direction = "inbound" if scene.observed else "outbound"
     seen = {(entry["direction"], entry["tls"], entry["reason"]) for entry in told.tapped(scene)}
-    assert seen == {(direction, False, scene.tapped)}
-    outcome = f"`{scene.tapped}`, told by the server's proxy" if scene.observed else f"`{scene.tapped}`"
+    assert seen == {(direction, False, scene.reason)}
+    outcome = f"`{scene.reason}`, by the server's proxy" if scene.observed else f"`{scene.reason}`"
     TABLE.record(scene.reason, "tap", outcome, scene.how)
 
 
