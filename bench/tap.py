@@ -3,8 +3,8 @@
     python -m bench.tap [--rounds 7] [--seconds 5]
 
 Two pairs of pods with real Envoys in network namespaces, each with a discovery of its own: one with our configuration,
-one with the same without these loggers. They take turns in every round at a steady 400 HTTP requests a second. CPU is
-what the kernel counted for the client's proxy; medians over the rounds are compared.
+one with the same without tap's part of these loggers. They take turns in every round at a steady 400 HTTP requests a
+second. CPU is what the kernel counted for the client's proxy; medians over the rounds are compared.
 """
 
 import os
@@ -21,10 +21,8 @@ from bench.mesh import RATE, run
 from bench.options import options
 from bench.pair import meshed_pair
 from cluster.host import install
-from discovery import listeners
-from discovery.api import grpc_loggers_pb2, tcp_proxy_pb2
+from discovery import listeners, loggers
 from discovery.entries import NAMESPACE, Selection, Target
-from discovery.loggers import TAP_LOG
 from tests.discovery.fleet import Fleet
 
 # "Nothing measurable": within what two equal configurations differ by here.
@@ -65,51 +63,25 @@ def without_loggers(bootstrap: Bootstrap) -> None:
             for each in chain["filters"]:
                 log = each.get("typed_config", {}).get("access_log")
                 if log:
-                    log[:] = [logger for logger in log if not is_tap(logger["name"], log_name_of(logger))]
-
-
-def log_name_of(logger: Bootstrap) -> str:
-    return logger["typed_config"].get("common_config", {}).get("log_name", "")
-
-
-def is_tap(logger: str, log_name: str) -> bool:
-    """Not the ones that tell of fallbacks."""
-    return logger in _GRPC_LOGGERS and log_name == TAP_LOG
+                    log[:] = [logger for logger in log if logger["name"] not in _GRPC_LOGGERS]
 
 
 def start_without_loggers(fleet: Fleet) -> None:
-    """Starts discovery; what it has built by then is without tap's loggers."""
-    original: Any = listeners._tcp_chain  # pyright: ignore[reportPrivateUsage]
+    """Starts discovery; what it has built by then tells of fallbacks alone."""
     transparent: Any = listeners._transparent  # pyright: ignore[reportPrivateUsage]
-
-    def bare_chain(cluster: str) -> Any:
-        chain = original(cluster)
-        proxy = tcp_proxy_pb2.TcpProxy.FromString(chain.filters[-1].typed_config.value)
-        remove_loggers(proxy)
-        chain.filters[-1].typed_config.value = proxy.SerializeToString(deterministic=True)
-        return chain
-
+    entries = loggers.http_entries(), loggers.tcp_entries()
+    told = [entry.filter.SerializeToString() for entry in entries]
     transparent.cache_clear()
-    remove_loggers(transparent())
-    setattr(listeners, "_tcp_chain", bare_chain)  # noqa: B010
     try:
+        for entry in entries:
+            switch, fallbacks = entry.filter.or_filter.filters
+            assert switch.HasField("runtime_filter")
+            entry.filter.ParseFromString(fallbacks.SerializeToString())
         fleet.discovery.start()
     finally:
-        setattr(listeners, "_tcp_chain", original)  # noqa: B010
+        for entry, before in zip(entries, told, strict=True):
+            entry.filter.ParseFromString(before)
         transparent.cache_clear()
-
-
-def remove_loggers(proxy: Any) -> None:
-    def name_of(logger: Any) -> str:
-        # Both kinds of gRPC logger have the field at the same place.
-        return grpc_loggers_pb2.HttpGrpcAccessLogConfig.FromString(logger.typed_config.value).common_config.log_name
-
-    grpc = [logger for logger in proxy.access_log if logger.name in _GRPC_LOGGERS]
-    tap = [logger.name for logger in grpc if is_tap(logger.name, name_of(logger))]
-    assert len(tap) == 1, "one logger of tap's for each proxy"
-    kept = [logger for logger in proxy.access_log if logger not in grpc or not is_tap(logger.name, name_of(logger))]
-    del proxy.access_log[:]
-    proxy.access_log.extend(kept)
 
 
 def show(cpu: dict[str, list[float]]) -> None:
@@ -120,8 +92,8 @@ def show(cpu: dict[str, list[float]]) -> None:
     for way, found in cpu.items():
         print(f"  {way:<8} {median[way]:.1f} us a request ({min(found):.1f} to {max(found):.1f})")
     report(
-        Line("CPU per request, nobody taps", median[OFF], "us", BUDGET, median[ABSENT], "no loggers", relative=True),
-        Line("  every request tapped", median[TAPPED], "us", None, median[ABSENT], "no loggers"),
+        Line("CPU per request, nobody taps", median[OFF], "us", BUDGET, median[ABSENT], "no tap", relative=True),
+        Line("  every request tapped", median[TAPPED], "us", None, median[ABSENT], "no tap"),
     )
 
 

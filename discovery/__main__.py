@@ -21,8 +21,6 @@ from discovery.alarms import Alarms
 from discovery.credentials import ServerCredentials
 from discovery.errors import CredentialsError
 from discovery.fallbacks import Fallbacks
-from discovery.loggers import FALLBACK_LOG, TAP_LOG
-from discovery.sink import Consumer
 from discovery.state import State
 from discovery.tap_access import Access
 from discovery.tap_server import TapServer
@@ -99,8 +97,7 @@ async def _serve(
     await ready
     taps = Taps(state.world, time.monotonic)
     trust_domain = TrustDomain.parse(config.trust_domain)
-    consumers: dict[str, Consumer] = {TAP_LOG: taps, FALLBACK_LOG: fallbacks}
-    server = Server(state, trust_domain, credentials, date=_now, consumers=consumers, tapped=taps.level)
+    server = Server(state, trust_domain, credentials, date=_now, consumers=(taps, fallbacks), tapped=taps.level)
     taps.changed = server.streams.tap_changed
     await server.start()
     door = TapServer(taps, Access(api), lambda tap: sum(taps.matches(tap, pod) for pod in server.streams.pods()))

@@ -81,24 +81,15 @@ class Record:
     sent_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One message of a stream. Only the first one says `log_name` and `node_id`, both claims of the sender."""
-
-    log_name: str
-    node_id: str
-    records: tuple[Record, ...]
-
-
-def parse(data: bytes) -> Told:
-    """Raises RequestError."""
+def parse(data: bytes) -> tuple[Record, ...]:
+    """The entries of one message of a stream. Raises RequestError."""
     try:
         message: Any = als_pb2.StreamAccessLogsMessage.FromString(data)
     except DecodeError:
         raise RequestError("not a StreamAccessLogsMessage") from None
     http = tuple(map(_http, message.http_logs.log_entry))
     tcp = tuple(map(_tcp, message.tcp_logs.log_entry))
-    return Told(message.identifier.log_name[:MAX_FIELD], message.identifier.node.id[:MAX_FIELD], http + tcp)
+    return http + tcp
 
 
 def _http(entry: Any) -> Record:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -64,12 +64,12 @@ class Server:
         date: Callable[[], datetime],
         address: str = f"[::]:{names.XDS_PORT}",
         clock: Callable[[], float] = time.monotonic,
-        consumers: Mapping[str, Consumer] | None = None,
+        consumers: Sequence[Consumer] = (),
         tapped: Tapped = nobody,
     ) -> None:
         self._state, self._clock, self._date = state, clock, date
         self._callers = Callers(state, trust_domain, date=date, clock=clock)
-        self.sink = Sink(self._callers, consumers or {}, clock=clock)
+        self.sink = Sink(self._callers, consumers, clock=clock)
         self.credentials, self._tapped = credentials, tapped
         self.streams = Streams(state)
         self._initial = asyncio.Semaphore(INITIAL_SYNCS)

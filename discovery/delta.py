@@ -16,6 +16,7 @@ from discovery.resources import (
     PUSH_ORDER,
     WILDCARD_TYPES,
     Resource,
+    parted,
     response,
 )
 from discovery.tables import EMPTY, TABLES, Table
@@ -229,7 +230,10 @@ class Subscriber:
         self._warming.clear()
 
     def _send(self, type_url: str, updates: list[Resource], removals: list[str]) -> list[bytes]:
-        return [self._message(type_url, updates, removals)] if updates or removals else []
+        if not updates and not removals:
+            return []
+        *first, last = parted(updates)
+        return [*(self._message(type_url, part, []) for part in first), self._message(type_url, last, removals)]
 
     def _message(self, type_url: str, updates: list[Resource], removed: list[str]) -> bytes:
         self._nonce += 1

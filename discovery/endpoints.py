@@ -14,6 +14,8 @@ from mesh.reasons import Plaintext
 # Envoy counts a priority as failing below 100/factor of its addresses; at the default (140) plaintext got 6-8 % of
 # the requests to healthy peers when one of three was ejected.
 OVERPROVISIONING: Final = 100_000
+# The namespace of metadata, empty, that only the plaintext addresses of meshed peers have.
+FALLBACK: Final = "autotls.fallback"
 
 
 def build_endpoints(
@@ -68,9 +70,11 @@ def socket_address(address: str, port: int) -> Message:
 
 @lru_cache(maxsize=1024)
 def _metadata(reason: str, workload: str, *, meshed: bool) -> Message:
-    """What the statistics read (mesh.series), and that the endpoint is dialled by TLS."""
+    """What the statistics read (mesh.series), that the endpoint is a way out, and that it is dialled by TLS."""
     said = {series.REASON: reason, series.DST: workload}
     found = {series.METADATA: _struct({key: value for key, value in said.items() if value})}
+    if reason == Plaintext.TLS_FAILED.value:
+        found[FALLBACK] = _struct({})
     if meshed:
         found["envoy.transport_socket_match"] = _struct({MATCH_KEY: MATCH_VALUE})
     return base_pb2.Metadata(filter_metadata=found)

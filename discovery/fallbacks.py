@@ -1,7 +1,7 @@
 """Meshed peers that were reached in plaintext: whom the proxies tell of, and when that is worth an Event.
 
-The consumer of the proxies' `fallback` log (discovery.loggers). What a proxy tells is believed of itself alone, and the
-peer is looked up by its address: a pod can raise an Event about itself, and no other. Pure but for its own state.
+A consumer of the sink; discovery.loggers says what proxies tell. What a proxy tells is believed of itself alone, and
+the peer is looked up by its address: a pod can raise an Event about itself, and no other. Pure but for its own state.
 """
 
 from collections.abc import Callable, Iterable, Sequence

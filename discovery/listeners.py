@@ -29,7 +29,7 @@ from discovery.api import (
 )
 from discovery.clusters import preserve_case, u32
 from discovery.endpoints import socket_address
-from discovery.loggers import http_fallback, http_tap, tcp_fallback, tcp_tap
+from discovery.loggers import http_entries, tcp_entries
 from discovery.protocols import Protocol
 from discovery.statistics import http_statistics, tcp_statistics
 from discovery.tls import packed
@@ -104,7 +104,7 @@ def _tcp_chain(cluster: str) -> Message:
         # may still be given the same one (1 connection in 8 failed under load).
         max_connect_attempts=u32(CONNECT_ATTEMPTS),
         backoff_options=_backoff(0.02, 0.1),
-        access_log=[*tcp_statistics(), tcp_tap(), tcp_fallback()],
+        access_log=[*tcp_statistics(), tcp_entries()],
     )
     return listener_components_pb2.FilterChain(
         name="tcp",
@@ -183,7 +183,7 @@ def _transparent() -> Message:
         http2_protocol_options=protocol_pb2.Http2ProtocolOptions(allow_connect=True),
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         http_filters=[hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=packed(_router()))],
-        access_log=[*http_statistics(), http_tap(), http_fallback()],
+        access_log=[*http_statistics(), http_entries()],
     )
 
 

@@ -1,8 +1,8 @@
 """The proxies' loggers of single requests and connections, to the sink in discovery.
 
-One tells everything, and only while somebody taps; the bootstrap has the same for the listeners that are there without
-discovery (proxy/bootstrap.yaml.in). The other tells of meshed peers that were reached in plaintext
-(discovery.fallbacks).
+Each tells everything while somebody taps, and at other times of meshed peers that were reached in plaintext
+(discovery.fallbacks). The bootstrap has some for taps alone, of the listeners that are there without discovery
+(proxy/bootstrap.yaml.in). One logger for both purposes: a second one is 5 kB of every listener in every proxy.
 """
 
 from functools import lru_cache
@@ -20,16 +20,15 @@ from discovery.api import (
     grpc_service_pb2,
     percent_pb2,
 )
+from discovery.endpoints import FALLBACK
 from discovery.own import TAP
 from discovery.tls import packed
 from mesh import series
-from mesh.reasons import Plaintext
 
 # The bootstrap's cluster of the control plane.
 CLUSTER: Final = "discovery"
-# What the sink knows our entries by.
-TAP_LOG: Final = "tap"
-FALLBACK_LOG: Final = "fallback"
+# What Envoy tells our streams apart by, and the bootstrap's the same.
+LOG_NAME: Final = "tap"
 # Of a million HTTP requests, those that are looked at for a fallback: looking costs the proxy 5 us. Connections, which
 # are fewer and cost more, are all looked at.
 FALLBACK_SAMPLE: Final = 100_000
@@ -48,48 +47,32 @@ _HTTP_TAGS: Final = {
 
 
 @lru_cache(maxsize=1)
-def http_tap() -> Message:
+def http_entries() -> Message:
     """Requests of an outbound listener."""
-    config = grpc_loggers_pb2.HttpGrpcAccessLogConfig(common_config=common(TAP_LOG, _TAGS | _HTTP_TAGS))
-    return accesslog_pb2.AccessLog(
-        name="envoy.access_loggers.http_grpc", filter=_while_tapped(), typed_config=packed(config)
-    )
+    config = grpc_loggers_pb2.HttpGrpcAccessLogConfig(common_config=_common(_TAGS | _HTTP_TAGS))
+    some = accesslog_pb2.AndFilter(filters=[_sampled("autotls.fallback", FALLBACK_SAMPLE), _fell_back()])
+    told = _either(_while_tapped(), accesslog_pb2.AccessLogFilter(and_filter=some))
+    return accesslog_pb2.AccessLog(name="envoy.access_loggers.http_grpc", filter=told, typed_config=packed(config))
 
 
 @lru_cache(maxsize=1)
-def tcp_tap() -> Message:
+def tcp_entries() -> Message:
     """Connections of an outbound listener."""
-    config = grpc_loggers_pb2.TcpGrpcAccessLogConfig(common_config=common(TAP_LOG, _TAGS))
-    return accesslog_pb2.AccessLog(
-        name="envoy.access_loggers.tcp_grpc", filter=_while_tapped(), typed_config=packed(config)
-    )
+    config = grpc_loggers_pb2.TcpGrpcAccessLogConfig(common_config=_common(_TAGS))
+    told = _either(_while_tapped(), _fell_back())
+    return accesslog_pb2.AccessLog(name="envoy.access_loggers.tcp_grpc", filter=told, typed_config=packed(config))
 
 
-@lru_cache(maxsize=1)
-def http_fallback() -> Message:
-    """Some of the requests that reached a meshed peer in plaintext."""
-    filters = [_sampled("autotls.fallback", FALLBACK_SAMPLE), _fell_back()]
-    config = grpc_loggers_pb2.HttpGrpcAccessLogConfig(common_config=common(FALLBACK_LOG, _TAGS))
-    return accesslog_pb2.AccessLog(
-        name="envoy.access_loggers.http_grpc",
-        filter=accesslog_pb2.AccessLogFilter(and_filter=accesslog_pb2.AndFilter(filters=filters)),
-        typed_config=packed(config),
-    )
-
-
-@lru_cache(maxsize=1)
-def tcp_fallback() -> Message:
-    """Every connection that reached a meshed peer in plaintext."""
-    config = grpc_loggers_pb2.TcpGrpcAccessLogConfig(common_config=common(FALLBACK_LOG, _TAGS))
-    return accesslog_pb2.AccessLog(
-        name="envoy.access_loggers.tcp_grpc", filter=_fell_back(), typed_config=packed(config)
-    )
+def _either(*filters: Message) -> Message:
+    return accesslog_pb2.AccessLogFilter(or_filter=accesslog_pb2.OrFilter(filters=filters))
 
 
 def _fell_back() -> Message:
-    """By the endpoint's metadata, as the statistics. Where that is missing the expression fails, and nothing passes."""
-    reason = f"xds.upstream_host_metadata.filter_metadata['{series.METADATA}']['{series.REASON}']"
-    expression = cel_pb2.ExpressionFilter(expression=f"{reason} == '{Plaintext.TLS_FAILED.value}'")
+    """By the endpoint's metadata. Where there is no endpoint the expression fails, and nothing passes.
+
+    Whether a key is there is half the memory of what it holds.
+    """
+    expression = cel_pb2.ExpressionFilter(expression=f"'{FALLBACK}' in xds.upstream_host_metadata.filter_metadata")
     return accesslog_pb2.AccessLogFilter(
         extension_filter=accesslog_pb2.ExtensionFilter(
             name="envoy.access_loggers.extension_filters.cel", typed_config=packed(expression)
@@ -97,10 +80,10 @@ def _fell_back() -> Message:
     )
 
 
-def common(log_name: str, tags: dict[str, str]) -> Message:
-    """What the loggers of one log have in common; `tags` are format strings."""
+def _common(tags: dict[str, str]) -> Message:
+    """What the loggers have in common; `tags` are format strings."""
     return grpc_loggers_pb2.CommonGrpcAccessLogConfig(
-        log_name=log_name,
+        log_name=LOG_NAME,
         transport_api_version=config_source_pb2.V3,
         grpc_service=grpc_service_pb2.GrpcService(
             envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=CLUSTER)

@@ -22,8 +22,8 @@ SINK_REFUSED: Final = Counter(
 )
 SINK_ENTRIES: Final = Counter(
     "autotls_discovery_access_log_entries",
-    "Access-log entries by log and fate (read; lost: came too fast; unwanted: nobody asked)",
-    ["log", "fate"],
+    "Access-log entries by fate (read; lost: came too fast; unwanted: nobody asked)",
+    ["fate"],
 )
 TAPS: Final = Gauge("autotls_discovery_taps", "Open sessions of `autotls tap`")
 TAPS_REFUSED: Final = Counter("autotls_discovery_refused_taps", "Taps refused, by HTTP status", ["status"])

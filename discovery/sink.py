@@ -7,8 +7,7 @@ arrives is said of the pod that the connection comes from, whatever the message 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Protocol
 
 import grpc
@@ -30,14 +29,14 @@ IDLE_S: Final = 60.0
 STREAMS_PER_POD: Final = 16
 # Entries of a message come from a buffer of a few kilobytes (discovery/loggers.py).
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
-# Entries a second that one consumer's are read of; an entry costs 20-40 us, and the same loop feeds the proxies.
+# Entries a second that are read; an entry costs 20-40 us, and the same loop feeds the proxies.
 ENTRIES_PER_S: Final = 4000.0
 
 _log: Final = structlog.get_logger("discovery")
 
 
 class Consumer(Protocol):
-    """Who takes the entries of one log name. Called in the event loop: must be quick and must not raise."""
+    """Who takes entries. Called in the event loop: must be quick and must not raise."""
 
     def wants(self, pod: PodFacts) -> bool:
         """False: the entries of this pod are not even read."""
@@ -50,23 +49,14 @@ class Consumer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    log_name: str
-    consumer: Consumer
-    budget: Budget
-
-
 class Sink:
-    """`consumers` by the `log_name` of the proxies' loggers."""
+    """Each of `consumers` is given all entries of the pods that it wants."""
 
     def __init__(
-        self, callers: Callers, consumers: Mapping[str, Consumer], *, clock: Callable[[], float] = time.monotonic
+        self, callers: Callers, consumers: Sequence[Consumer], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._callers, self._clock = callers, clock
-        self._readers = {
-            name: _Reader(name, consumer, Budget(ENTRIES_PER_S, clock())) for name, consumer in consumers.items()
-        }
+        self._callers, self._consumers, self._clock = callers, consumers, clock
+        self._budget = Budget(ENTRIES_PER_S, clock())
         self._open: Counter[str] = Counter()
 
     async def stream(self, messages: AsyncIterator[bytes], context: Context) -> bytes:
@@ -103,7 +93,6 @@ class Sink:
 
     async def _read(self, messages: AsyncIterator[bytes], peer: Peer, pod: PodFacts) -> None:
         """Until the proxy ends it, falls silent, or is not the pod any longer that it was. Raises RequestError."""
-        reader = None
         wait_s = FIRST_MESSAGE_S
         while True:
             try:
@@ -111,29 +100,27 @@ class Sink:
                     data = await anext(messages)
             except (TimeoutError, StopAsyncIteration):
                 return
-            if reader is None:
-                name = parse(data).log_name
-                reader = self._readers.get(name)
-                if reader is None:
-                    raise RequestError(f"nobody reads access logs named {name!r}")
-                wait_s = IDLE_S
+            wait_s = IDLE_S
             now = self._callers.still(peer, pod)
             if now is None:
                 return
-            self._hand_on(reader, now, data)
+            self._hand_on(now, data)
 
-    def _hand_on(self, reader: _Reader, pod: PodFacts, data: bytes) -> None:
+    def _hand_on(self, pod: PodFacts, data: bytes) -> None:
         """Raises RequestError."""
-        if not reader.consumer.wants(pod):
-            SINK_ENTRIES.labels(reader.log_name, "unwanted").inc(count(data))
+        interested = [consumer for consumer in self._consumers if consumer.wants(pod)]
+        if not interested:
+            SINK_ENTRIES.labels("unwanted").inc(count(data))
             return
         if len(data) > MAX_MESSAGE_BYTES:
             raise RequestError(f"a message of {len(data)} bytes")
         entries = count(data)
-        if not reader.budget.take(entries, self._clock()):
-            SINK_ENTRIES.labels(reader.log_name, "lost").inc(entries)
-            reader.consumer.lost(pod, entries)
+        if not self._budget.take(entries, self._clock()):
+            SINK_ENTRIES.labels("lost").inc(entries)
+            for consumer in interested:
+                consumer.lost(pod, entries)
             return
-        records = parse(data).records
-        SINK_ENTRIES.labels(reader.log_name, "read").inc(len(records))
-        reader.consumer.take(pod, records)
+        records = parse(data)
+        SINK_ENTRIES.labels("read").inc(len(records))
+        for consumer in interested:
+            consumer.take(pod, records)

@@ -70,7 +70,7 @@ class Session:
 
 
 class Taps:
-    """All sessions; the consumer of the sink's `tap` log. `changed` is called after the set of sessions changes."""
+    """All sessions, as a consumer of the sink. `changed` is called after the set of sessions changes."""
 
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
         self._world, self._clock = world, clock

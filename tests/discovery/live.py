@@ -15,7 +15,6 @@ from discovery.credentials import ServerCredentials
 from discovery.entries import Entry, Line, Selection
 from discovery.fallbacks import Fallback, Fallbacks
 from discovery.kinds import EndpointSlice, Service
-from discovery.loggers import FALLBACK_LOG, TAP_LOG
 from discovery.state import State
 from discovery.taps import Session, Taps
 from mesh.pod import Pod
@@ -125,7 +124,7 @@ class Discovery:
             credentials,
             date=now_utc,
             address=f"{ROUTER}:15110",
-            consumers={TAP_LOG: self.taps, FALLBACK_LOG: fallbacks},
+            consumers=(self.taps, fallbacks),
             tapped=self.taps.level,
         )
         self.taps.changed = server.streams.tap_changed

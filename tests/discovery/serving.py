@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ AUTHORITY = ControlPlaneAuthority()
 async def serving(
     state: State,
     folder: Path,
-    consumers: Mapping[str, Consumer] | None = None,
+    consumers: Sequence[Consumer] = (),
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Server]:

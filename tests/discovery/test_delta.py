@@ -13,9 +13,10 @@ from discovery.kinds import EndpointSlice, Service
 from discovery.own import own_resources
 from discovery.pins import LINGER_S
 from discovery.requests import Request
-from discovery.resources import CLUSTER, ENDPOINTS, LISTENER, WILDCARD_TYPES
+from discovery.resources import CLUSTER, ENDPOINTS, LISTENER, MAX_ANSWER_BYTES, WILDCARD_TYPES, Resource, parted
 from discovery.scope import Reach
 from discovery.tls import Mode
+from discovery.wire import field
 from mesh.pod import Pod
 from tests.discovery.cluster import Mesh
 from tests.discovery.objects import endpoint_slice, pod, service
@@ -271,3 +272,35 @@ def test_a_proxy_without_a_reach_is_sent_services_named_addresses_and_the_pods_o
     # It stays that way, so that an address between two slices keeps its connections.
     put(endpoint_slice("peers"))
     assert clients["elsewhere"].held[LISTENER].keys() == {"shop/web:80", "pod/10.0.0.1:8080"}
+
+
+class Large:
+    """A view of five clusters of 100 kB."""
+
+    def __init__(self) -> None:
+        self._clusters = {
+            name: Resource(CLUSTER, name, "1", field(2, discovery_pb2.Resource(name=name).SerializeToString() + pad))
+            for name in ("a", "b", "c", "d", "e")
+            for pad in (field(99, bytes(100_000)),)
+        }
+
+    def get(self, type_url: str, name: str) -> Resource | None:
+        return self._clusters.get(name) if type_url == CLUSTER else None
+
+    def names(self, type_url: str) -> Iterable[str]:
+        return self._clusters if type_url == CLUSTER else ()
+
+
+def test_what_is_too_large_for_one_message_comes_in_several() -> None:
+    messages = Subscriber(Large()).on_request(Request(CLUSTER, (), (), {}), 0.0)
+    answers = [discovery_pb2.DeltaDiscoveryResponse.FromString(message) for message in messages]
+    assert [len(answer.resources) for answer in answers] == [2, 2, 1]
+    assert {entry.name for answer in answers for entry in answer.resources} == set(Large().names(CLUSTER))
+    assert len({answer.nonce for answer in answers}) == len(answers)
+    assert all(len(message) < MAX_ANSWER_BYTES + 1000 for message in messages)
+
+
+def test_one_that_is_too_large_alone_is_sent_all_the_same() -> None:
+    big, small = Resource(CLUSTER, "big", "1", bytes(MAX_ANSWER_BYTES + 1)), Resource(CLUSTER, "small", "1", b"x")
+    assert parted([big, small, small]) == [[big], [small, small]]
+    assert parted([]) == [[]]

@@ -27,7 +27,6 @@ from tests.discovery.objects import CONFIG, pod
 from tests.discovery.serving import AUTHORITY, channel, client_leaf, serving
 from tests.proxy.certificates import Leaf
 
-LOG = "tap"
 TIMEOUT_S = 60
 
 
@@ -59,9 +58,9 @@ class Notebook:
                 self.news.clear()
 
 
-def message(*paths: str, log: str = LOG, node: str = "somebody.else") -> Any:
+def message(*paths: str, node: str = "somebody.else") -> Any:
     told = als_pb2.StreamAccessLogsMessage()
-    told.identifier.log_name, told.identifier.node.id = log, node
+    told.identifier.node.id = node
     for path in paths:
         entry = told.http_logs.log_entry.add()
         entry.request.path = "/what-the-client-said"
@@ -96,7 +95,7 @@ async def test_entries_are_taken_as_those_of_the_pod_that_calls_whatever_they_cl
     state: State, tmp_path: Path
 ) -> None:
     notebook = Notebook()
-    async with serving(state, tmp_path, {LOG: notebook}) as server, log_stream(server, client_leaf()) as call:
+    async with serving(state, tmp_path, [notebook]) as server, log_stream(server, client_leaf()) as call:
         await call.write(message("/a", node="web-0.shop"))
         await call.write(message("/b"))
         await notebook.until(lambda: len(notebook.taken) == 2)
@@ -119,7 +118,7 @@ async def test_whoever_is_not_the_pod_at_its_address_tells_nothing(
     state: State, tmp_path: Path, case: str, leaf: Leaf | None, code: grpc.StatusCode
 ) -> None:
     notebook = Notebook()
-    async with serving(state, tmp_path, {LOG: notebook}) as server, log_stream(server, leaf) as call:
+    async with serving(state, tmp_path, [notebook]) as server, log_stream(server, leaf) as call:
         # Nothing is written: a write that meets the refusal would turn it into an error of the stream.
         assert await status_of(call) is code, case
     assert not notebook.taken
@@ -127,7 +126,7 @@ async def test_whoever_is_not_the_pod_at_its_address_tells_nothing(
 
 async def test_a_pod_that_became_another_one_is_not_listened_to_any_longer(state: State, tmp_path: Path) -> None:
     notebook = Notebook()
-    async with serving(state, tmp_path, {LOG: notebook}) as server, log_stream(server, client_leaf()) as call:
+    async with serving(state, tmp_path, [notebook]) as server, log_stream(server, client_leaf()) as call:
         await call.write(message("/before"))
         await notebook.until(lambda: notebook.taken)
         put(state.world, pod("client", "127.0.0.1", service_account="other"))
@@ -138,22 +137,27 @@ async def test_a_pod_that_became_another_one_is_not_listened_to_any_longer(state
     assert [record.path for _, record in notebook.taken] == ["/before"]
 
 
-async def test_a_log_that_nobody_reads_and_bytes_that_are_none_are_refused(state: State, tmp_path: Path) -> None:
-    async with serving(state, tmp_path, {LOG: Notebook()}) as server:
-        async with log_stream(server, client_leaf()) as call:
-            await call.write(message("/a", log="diary"))
-            assert await status_of(call) is grpc.StatusCode.INVALID_ARGUMENT
-        async with channel(server, client_leaf()) as opened:
-            call = opened.stream_unary(METHOD)()
-            await call.write(b"\xff\xff\xff")
-            assert await status_of(call) is grpc.StatusCode.INVALID_ARGUMENT
+async def test_bytes_that_are_no_entries_are_refused(state: State, tmp_path: Path) -> None:
+    async with serving(state, tmp_path, [Notebook()]) as server, channel(server, client_leaf()) as opened:
+        call = opened.stream_unary(METHOD)()
+        await call.write(b"\xff\xff\xff")
+        assert await status_of(call) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_each_consumer_is_given_the_entries_of_the_pods_that_it_wants(state: State, tmp_path: Path) -> None:
+    first, bored, second = Notebook(), Notebook(curious=False), Notebook()
+    async with serving(state, tmp_path, [first, bored, second]) as server, log_stream(server, client_leaf()) as call:
+        await call.write(message("/a"))
+        await second.until(lambda: second.taken)
+    assert [record.path for _, record in first.taken] == [record.path for _, record in second.taken] == ["/a"]
+    assert not bored.taken
 
 
 async def test_entries_that_nobody_wants_are_not_even_read(state: State, tmp_path: Path) -> None:
     notebook = Notebook(curious=False)
-    unwanted = SINK_ENTRIES.labels(LOG, "unwanted")._value
+    unwanted = SINK_ENTRIES.labels("unwanted")._value
     before = unwanted.get()
-    async with serving(state, tmp_path, {LOG: notebook}) as server, log_stream(server, client_leaf()) as call:
+    async with serving(state, tmp_path, [notebook]) as server, log_stream(server, client_leaf()) as call:
         await call.write(message("/a", "/b"))
         await notebook.until(lambda: unwanted.get() == before + 2)
     assert not notebook.taken
@@ -164,7 +168,7 @@ async def test_what_comes_faster_than_it_may_be_read_is_counted_and_not_read(sta
     batch = message(*["/x"] * 1000)
     # In no time at all: the budget of one second is never filled up again.
     async with (
-        serving(state, tmp_path, {LOG: notebook}, clock=lambda: 0.0) as server,
+        serving(state, tmp_path, [notebook], clock=lambda: 0.0) as server,
         log_stream(server, client_leaf()) as call,
     ):
         for _ in range(10):
@@ -174,7 +178,7 @@ async def test_what_comes_faster_than_it_may_be_read_is_counted_and_not_read(sta
 
 
 def test_what_is_read_of_an_entry_holds_no_header_and_no_query() -> None:
-    (record,) = parse(message("/pay?card=4111").SerializeToString()).records
+    (record,) = parse(message("/pay?card=4111").SerializeToString())
     assert (record.path, record.source, record.tls, record.peer) == ("/pay?…", "10.0.0.7:4242", "TLSv1.2", "")
     assert not record.outbound
     assert "secret" not in repr(record)
@@ -184,7 +188,7 @@ def test_what_is_read_of_an_entry_holds_no_header_and_no_query() -> None:
 @given(st.lists(st.text(max_size=2000), max_size=20))
 def test_entries_are_counted_without_being_read(paths: list[str]) -> None:
     data = message(*paths).SerializeToString()
-    assert count(data) == len(parse(data).records) == len(paths)
+    assert count(data) == len(parse(data)) == len(paths)
 
 
 @given(st.binary(max_size=200))

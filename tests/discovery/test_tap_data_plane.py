@@ -10,7 +10,6 @@ import pytest
 
 from discovery.entries import NAMESPACE, POD, Entry, Selection, Target
 from discovery.kinds import ServicePort, SlicePort
-from discovery.loggers import TAP_LOG
 from discovery.metrics import SINK_ENTRIES, SINK_STREAMS
 from tests.discovery.fleet import Fleet, Member, gathered
 from tests.discovery.live import Tap
@@ -78,7 +77,7 @@ def test_while_nobody_taps_no_proxy_says_a_word_and_tapping_another_pod_changes_
     fleet: Fleet, pair: tuple[Member, Member]
 ) -> None:
     client, server = pair
-    fates = [SINK_ENTRIES.labels(TAP_LOG, fate)._value for fate in ("read", "unwanted", "lost")]
+    fates = [SINK_ENTRIES.labels(fate)._value for fate in ("read", "unwanted", "lost")]
     before, streams = sum(fate.get() for fate in fates), SINK_STREAMS._value.get()
     tap = fleet.discovery.tap(Selection(Target(POD, "shop", "somebody-else")))
     for _ in range(20):
