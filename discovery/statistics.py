@@ -25,21 +25,16 @@ _FORMATS: Final = {
 }
 _HTTP: Final = {**_FORMATS, series.PROTO: "%PROTOCOL%", series.CODE: "%RESPONSE_CODE%"}
 _TCP: Final = {**_FORMATS, series.PROTO: "TCP", series.CODE: "%RESPONSE_FLAGS%"}
-_VALUES: Final = {
-    series.RECEIVED: "%BYTES_RECEIVED%",
-    series.SENT: "%BYTES_SENT%",
-    series.REQUEST_US: "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
-    series.CONNECTION_MS: "%DURATION%",
-}
-_UNITS: Final = {
-    series.REQUEST_US: stats_pb2.Config.Histogram.Microseconds,
-    series.CONNECTION_MS: stats_pb2.Config.Histogram.Milliseconds,
+# Values and units of those that are histograms; the others count by one.
+_HISTOGRAMS: Final = {
+    series.REQUEST_US: ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%", stats_pb2.Config.Histogram.Microseconds),
+    series.CONNECTION_MS: ("%DURATION%", stats_pb2.Config.Histogram.Milliseconds),
 }
 
 
 @lru_cache(maxsize=1)
 def http_statistics() -> tuple[Message, ...]:
-    """Requests by outcome, their bytes and duration, and the same by authority."""
+    """Requests by outcome, and their durations by outcome and authority."""
     return (
         _logger(series.OUTBOUND_HTTP, _HTTP, "traffic"),
         _logger(series.OUTBOUND_HTTP_BY_AUTHORITY, _HTTP, "authority"),
@@ -48,7 +43,7 @@ def http_statistics() -> tuple[Message, ...]:
 
 @lru_cache(maxsize=1)
 def tcp_statistics() -> tuple[Message, ...]:
-    """Ended connections by outcome, their bytes and life."""
+    """Ended connections by outcome, and their life."""
     return (_logger(series.OUTBOUND_TCP, _TCP, "traffic"),)
 
 
@@ -56,10 +51,9 @@ def _logger(tables: Mapping[str, tuple[str, ...]], formats: Mapping[str, str], s
     config = stats_pb2.Config()
     for name, labels in tables.items():
         stat = _stat(name, labels, formats)
-        if name in _UNITS:
-            config.histograms.add(stat=stat, unit=_UNITS[name], value_format=_VALUES[name])
-        elif name in _VALUES:
-            config.counters.add(stat=stat, value_format=_VALUES[name])
+        if name in _HISTOGRAMS:
+            value, unit = _HISTOGRAMS[name]
+            config.histograms.add(stat=stat, unit=unit, value_format=value)
         else:
             config.counters.add(stat=stat, value_fixed=wrappers_pb2.UInt64Value(value=1))
     packed = any_pb2.Any(

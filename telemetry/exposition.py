@@ -21,7 +21,8 @@ UPTIME: Final = b"envoy_server_uptime{}"
 
 # A label's value may hold `} `; the greedy match ends at the last one. Line breaks are escaped by Envoy.
 _OURS: Final = re.compile(
-    rb"^((?:envoy_(?:autotls_|server_(?:uptime|stats_overflow_)|listener_ssl_certificate_expiration_)"
+    rb"^((?:envoy_(?:autotls_|server_(?:uptime|stats_overflow_)|listener_ssl_certificate_expiration_"
+    rb"|cluster_upstream_cx_[rt]x_bytes_total)"
     rb"|autotls_ca_(?:root|issuer)_not_after_)[^ {]*(?:\{.*\})?) ([-+.0-9eE]+)\r?$",
     re.MULTILINE,
 )

@@ -12,11 +12,19 @@ from typing import Final
 from mesh import series
 from telemetry.exposition import Series
 from telemetry.histogram import Histogram
-from telemetry.parties import Party, is_address, of_destination, of_identity, of_source, passed_through, service_of
+from telemetry.parties import (
+    Party,
+    is_address,
+    of_destination,
+    of_identity,
+    of_source,
+    passed_through,
+    service_of,
+)
+from telemetry.reasons import svc_of
 from telemetry.workloads import Inventory, PodFacts
 
 TCP: Final = "TCP"
-_REQUESTS: Final = frozenset({series.REQUESTS, series.AUTHORITY_REQUESTS})
 # google.rpc.Code: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS are HTTP's 5xx.
 _FAILED_GRPC: Final = frozenset({"2", "4", "12", "13", "14", "15"})
 
@@ -72,9 +80,12 @@ class Flow:
 _IDENTIFYING: Final = (
     *(series.DIR, series.TLS, series.SVC, series.DST, series.REASON, series.SRC, series.PORT, series.AUTHORITY),
 )
+_DIRECTION: Final = _IDENTIFYING.index(series.DIR)
+_AUTHORITY: Final = _IDENTIFYING.index(series.AUTHORITY)
 # Of what came in, also the peer's identity: there it is a label of every series, outbound only of `rq`.
 _CLIENT: Final = "client"
-_BY_AUTHORITY: Final = frozenset({series.AUTHORITY_REQUESTS, series.REQUEST_US})
+# Envoy's counters of bytes -> what they are to whoever opened the connection.
+_CLUSTERS_BYTES: Final = {series.CLUSTER_SENT: series.RECEIVED, series.CLUSTER_RECEIVED: series.SENT}
 
 
 @dataclass(slots=True)
@@ -84,7 +95,7 @@ class _Gathered:
     protocols: set[str] = field(default_factory=set[str])
 
     def take(self, measure: str, added: Series) -> None:
-        if measure in _REQUESTS:
+        if measure == series.REQUESTS:
             self._count(added.labels, added.value)
         elif measure == series.RECEIVED:
             self.tally.received += added.value
@@ -92,6 +103,12 @@ class _Gathered:
             self.tally.sent += added.value
         elif measure == series.REQUEST_US:
             self.tally.latency = self.tally.latency.plus(Histogram.of(added.buckets))
+
+    def take_by_authority(self, added: Series) -> None:
+        """Durations alone: there are as many requests."""
+        durations = Histogram.of(added.buckets)
+        self.tally.latency = self.tally.latency.plus(durations)
+        self._count(added.labels, durations.total)
 
     def _count(self, labels: Mapping[str, str], value: float) -> None:
         protocol = labels.get(series.PROTO, "")
@@ -115,28 +132,43 @@ def is_success(code: str, grpc: str) -> bool:
 def flows_of(pod: PodFacts, counted: Iterable[Series], cluster: Inventory) -> tuple[Flow, ...]:
     """The flows of one proxy, from what was added to its series (telemetry.window)."""
     gathered: dict[tuple[str, ...], _Gathered] = defaultdict(_Gathered)
+    bytes_of: dict[str, _Gathered] = defaultdict(_Gathered)
     for added in counted:
+        if added.name in _CLUSTERS_BYTES:
+            bytes_of[added.labels.get(series.CLUSTER, "")].take(_CLUSTERS_BYTES[added.name], added)
+            continue
         measure = added.name.removeprefix(series.EXPOSED)
         if measure == added.name:
             continue
-        inbound = added.labels.get(series.DIR) == series.INBOUND
-        client = added.labels.get(series.PEER, "") if inbound else ""
-        for kept in _copies(measure, added.labels):
-            gathered[*(kept.get(label, "") for label in _IDENTIFYING), client].take(measure, added)
-    named = (*_IDENTIFYING, _CLIENT)
-    return tuple(_flow(pod, dict(zip(named, key, strict=True)), each, cluster) for key, each in gathered.items())
+        key = [added.labels.get(label, "") for label in _IDENTIFYING]
+        if key[_AUTHORITY]:
+            gathered[*key, ""].take_by_authority(added)
+            key[_AUTHORITY] = ""  # the same durations are those of the traffic as well
+        inbound = key[_DIRECTION] == series.INBOUND
+        gathered[*key, added.labels.get(series.PEER, "") if inbound else ""].take(measure, added)
+    named = [dict(zip((*_IDENTIFYING, _CLIENT), key, strict=True)) for key in gathered]
+    return (
+        *(_flow(pod, labels, each, cluster) for labels, each in zip(named, gathered.values(), strict=True)),
+        *_sent_bytes(pod, bytes_of, named, cluster),
+    )
 
 
-def _copies(measure: str, labels: Mapping[str, str]) -> Iterable[Mapping[str, str]]:
-    """The labels that a series counts under: durations by authority are those of the traffic as well."""
-    if measure not in _BY_AUTHORITY:
-        return (labels,)
-    alone = {key: value for key, value in labels.items() if key != series.AUTHORITY}
-    if not labels.get(series.AUTHORITY):
-        return (alone,) if measure == series.REQUEST_US else ()
-    # Requests by authority do not say which workload got them.
-    by_authority = {key: value for key, value in labels.items() if key != series.DST}
-    return (by_authority, alone) if measure == series.REQUEST_US else (by_authority,)
+def _sent_bytes(
+    pod: PodFacts, found: Mapping[str, _Gathered], counted: Iterable[Mapping[str, str]], cluster: Inventory
+) -> Iterable[Flow]:
+    """Flows that have nothing but bytes: a cluster knows what was dialled, and not which endpoint answered.
+
+    What all requests to a Service had in common, a workload or a reason, its bytes have too.
+    """
+    common: dict[str, dict[str, set[str]]] = defaultdict(lambda: {series.DST: set(), series.REASON: set()})
+    for labels in counted:
+        for what, values in common[labels[series.SVC]].items():
+            values.add(labels[what])
+    for label, each in found.items():
+        if svc := svc_of(label):
+            shared = {what: values.pop() for what, values in common[svc].items() if len(values) == 1}
+            nothing = dict.fromkeys((*_IDENTIFYING, _CLIENT), "")
+            yield _sent(pod, {**nothing, series.SVC: svc, **shared}, each, cluster)
 
 
 def _flow(pod: PodFacts, labels: Mapping[str, str], found: _Gathered, cluster: Inventory) -> Flow:
@@ -169,7 +201,7 @@ def _sent(pod: PodFacts, labels: Mapping[str, str], found: _Gathered, cluster: I
     dst, svc, reason = labels[series.DST], labels[series.SVC], labels[series.REASON]
     if not reason and is_address(dst):
         reason = passed_through(dst, cluster)
-    # Only `rq` says whether there was a connection; of the other series, no reason means TLS.
+    # Bytes alone do not say whether there was a connection; without a reason they are TLS's.
     tls = bool(labels[series.TLS]) or (not reason and not found.tally.units)
     return Flow(
         seen_by=pod,

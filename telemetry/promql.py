@@ -18,7 +18,10 @@ from telemetry.reasons import EVIDENCE, Sample
 from telemetry.workloads import PodFacts
 
 _UPTIME: Final = 'envoy_server_uptime{namespace!="",pod!=""}'
-_COUNTERS: Final = (series.REQUESTS, series.RECEIVED, series.SENT, series.AUTHORITY_REQUESTS)
+_COUNTERS: Final = (
+    *(series.EXPOSED + name for name in (series.REQUESTS, series.RECEIVED, series.SENT)),
+    *(series.CLUSTER_SENT, series.CLUSTER_RECEIVED),
+)
 # The proxies that it knows, and those that left something out.
 PROXIES: Final = _UPTIME
 TRUNCATED: Final = f"{series.DROPPED_COUNTERS} > 0 or {series.DROPPED_HISTOGRAMS} > 0"
@@ -44,15 +47,15 @@ def span(window_s: float) -> str:
 
 
 def increases(window_s: float) -> Mapping[str, str]:
-    """Series (without suffix) -> the question for what was added to it in the window.
+    """Series (a histogram without suffix) -> the question for what was added to it in the window.
 
     By the rules of telemetry.window, not by increase(): that one guesses what happened outside of the samples, and
     leaves out the first value of a series that is new.
     """
-    questions = {name: f"{_added(series.EXPOSED + name, window_s)} > 0" for name in _COUNTERS}
+    questions = {name: f"{_added(name, window_s)} > 0" for name in _COUNTERS}
     histogram = series.EXPOSED + series.REQUEST_US
     moved = f"{_added(f'{histogram}_count', window_s)} > 0"
-    questions[series.REQUEST_US] = f"{_added(f'{histogram}_bucket', window_s)} and ignoring({_BOUND}) ({moved})"
+    questions[histogram] = f"{_added(f'{histogram}_bucket', window_s)} and ignoring({_BOUND}) ({moved})"
     return questions
 
 
@@ -101,7 +104,6 @@ def pods(body: bytes) -> frozenset[str]:
 
 def series_by_pod(name: str, body: bytes) -> dict[str, list[Series]]:
     """What was added, for each pod; a histogram's buckets together. Raises PrometheusError."""
-    exposed = series.EXPOSED + name
     found: dict[str, list[Series]] = defaultdict(list)
     buckets: dict[tuple[str, frozenset[tuple[str, str]]], dict[float, float]] = defaultdict(dict)
     for each in _vector(_result(body)):
@@ -110,9 +112,9 @@ def series_by_pod(name: str, body: bytes) -> dict[str, list[Series]]:
             rest = frozenset(item for item in labels.items() if item[0] != _BOUND)
             buckets[_pod(labels), rest][number(labels[_BOUND])] = value
         else:
-            found[_pod(labels)].append(Series(exposed, labels, value))
+            found[_pod(labels)].append(Series(name, labels, value))
     for (pod, labels), counts in buckets.items():
-        found[pod].append(Series(exposed, dict(labels), buckets=counts))
+        found[pod].append(Series(name, dict(labels), buckets=counts))
     return found
 
 

@@ -5,16 +5,21 @@ proxies' own counters know: the client's, by what it dialled, and the server's, 
 tests/discovery/test_reasons.py provokes each cause with real Envoys.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from mesh import series
 from mesh.reasons import Plaintext
 
 # The name of a series, its labels, its value (of the window, or since the proxy's start).
 Sample = tuple[str, Mapping[str, str], float]
 
-_CLUSTER: Final = "envoy_cluster_name"
+# What cluster_label makes of a `svc`: a Service's, and that of an address.
+_SERVICE: Final = re.compile(r"([^/]+/[^/]+)_(\d+)(/v[46])?")
+_IPV4: Final = re.compile(r"pod/([\d_]+)_(\d+)")
+_IPV6: Final = re.compile(r"pod/(\[[0-9a-f_]+\])_(\d+)")
 _NO_IDENTITY: Final = "envoy_cluster_client_ssl_socket_factory_upstream_context_secrets_not_ready"
 _CONNECT_FAILED: Final = "envoy_cluster_upstream_cx_connect_fail"
 _TIMED_OUT: Final = "envoy_cluster_upstream_cx_connect_timeout"
@@ -48,6 +53,17 @@ def cluster_label(svc: str) -> str:
     return svc.replace(".", "_").replace(":", "_")
 
 
+def svc_of(label: str) -> str:
+    """The `svc` of a cluster_label; empty for clusters that are none of discovery's. Kubernetes' names hold no `_`."""
+    if found := _IPV4.fullmatch(label):
+        return f"pod/{found[1].replace('_', '.')}:{found[2]}"
+    if found := _IPV6.fullmatch(label):
+        return f"pod/{found[1].replace('_', ':')}:{found[2]}"
+    if found := _SERVICE.fullmatch(label):
+        return f"{found[1]}:{found[2]}{found[3] or ''}"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """What became of a client's connections to one cluster: how many ended before they were any, and how."""
@@ -62,9 +78,9 @@ def attempts(samples: Iterable[Sample]) -> dict[str, Attempts]:
     """By cluster_label, from the scrape of a client's proxy."""
     found: dict[str, list[float]] = {}
     for name, labels, value in samples:
-        if name not in EVIDENCE or _CLUSTER not in labels:
+        if name not in EVIDENCE or series.CLUSTER not in labels:
             continue
-        counts = found.setdefault(labels[_CLUSTER], [0.0, 0.0, 0.0, 0.0])
+        counts = found.setdefault(labels[series.CLUSTER], [0.0, 0.0, 0.0, 0.0])
         if name in _HANDSHAKE_FAILED:
             counts[3] += value
         else:

@@ -20,7 +20,7 @@ from telemetry.window import UPTIME_LAG_S, Scrape, total
 from telemetry.workloads import Inventory, PodFacts
 
 # Envoy matches it against its own names of the series; without it an answer is several times as large.
-FILTER: Final = r"^(autotls\.|server\.(uptime|stats_overflow))"
+FILTER: Final = r"^(autotls\.|server\.(uptime|stats_overflow)|cluster\..*/.*\.upstream_cx_[rt]x_bytes_total$)"
 CONCURRENCY: Final = 24
 TIMEOUT_S: Final = 5.0
 # Envoy forgets a series that was idle for 5 to 10 minutes (stats_eviction_interval): longer windows look in between.

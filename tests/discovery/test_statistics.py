@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from discovery.kinds import ServicePort, SlicePort
 from mesh import series
+from telemetry.reasons import cluster_label
 from tests.discovery.fleet import Fleet, Member, gathered
 from tests.discovery.objects import endpoint_slice, identity, service
 from tests.proxy.namespaces import eventually, http_get
@@ -18,6 +20,8 @@ from tests.proxy.namespaces import eventually, http_get
 pytestmark = pytest.mark.envoy
 
 VIP = "10.96.7.11"
+PORTS = (ServicePort(port=80, name="http", target_port=8080), ServicePort(port=90, name="tcp", target_port=9090))
+SLICE_PORTS = (SlicePort(name="http", port=8080), SlicePort(name="tcp", port=9090))
 SVC = "shop/web:80"
 # One line of Prometheus' text format: name, labels with escaped values, value (prometheus.io, Exposition formats).
 SAMPLE = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_]\w*="(\\.|[^"\\])*",?)*\})? [0-9.e+\-]+')
@@ -34,10 +38,12 @@ def client(fleet: Fleet) -> Member:
     """A meshed client of a meshed `web`, configured."""
     server, client = fleet.member("web-0", "web"), fleet.member("client-0", "client")
     server.http(8080)
-    fleet.announce(server, ports=(8080,))
+    server.echo(9090)
+    fleet.announce(server, ports=(8080, 9090))
     fleet.announce(client, ports=(9000,))
-    fleet.discovery.put(service("web", VIP), endpoint_slice("web", server.address))
-    fleet.router.service(VIP, 80, f"{server.address}:8080")
+    fleet.discovery.put(service("web", VIP, ports=PORTS), endpoint_slice("web", server.address, ports=SLICE_PORTS))
+    for port in PORTS:
+        fleet.router.service(VIP, port.port, f"{server.address}:{port.target_port}")
     fleet.discovery.start()
     fleet.configured(client)
     fleet.configured(server)
@@ -72,48 +78,52 @@ def test_both_proxies_count_requests_bytes_and_latency_by_who_and_whom(fleet: Fl
     for _ in range(3):
         assert http_get(client.network, VIP, 80, "/")[0] == 200
     server = fleet.members["web-0"]
-    outbound = {"dir": "outbound", "dst": "shop/pod/web-0", "reason": ""}
+    outbound = {"dir": "outbound", "svc": SVC, "dst": "shop/pod/web-0", "reason": "", "tls": "TLSv1.2"}
     inbound = {"dir": "inbound", "peer": identity("client"), "port": "8080"}
 
     def metric(member: Member, name: str, **labels: str) -> float:
         return member.proxy.metric(series.EXPOSED + name, **labels)
 
-    said = {"svc": SVC, "tls": "TLSv1.2", "peer": identity("web"), "proto": "HTTP/1.1", "code": "200", "grpc": ""}
-    eventually(lambda: metric(client, series.REQUESTS, **outbound, **said) == 3)
-    by_authority = {"svc": SVC, "authority": "test", "code": "200", "tls": "TLSv1.2"}
-    eventually(lambda: metric(client, series.AUTHORITY_REQUESTS, **by_authority) == 3)
-    said = {"tls": "TLSv1.2", "proto": "HTTP/1.1", "code": "200"}
-    eventually(lambda: metric(server, series.REQUESTS, **inbound, **said) == 3)
+    said = {"proto": "HTTP/1.1", "code": "200"}
+    eventually(lambda: metric(client, series.REQUESTS, **outbound, **said, peer=identity("web"), grpc="") == 3)
+    eventually(lambda: metric(server, series.REQUESTS, **inbound, **said, tls="TLSv1.2") == 3)
     body = 3 * len(server.address)
-    for member, by in ((client, outbound), (server, inbound)):
-        eventually(lambda member=member, by=by: metric(member, series.SENT, **by) == body)
-        assert metric(member, series.RECEIVED, **by) == 0
+    eventually(lambda: metric(server, series.SENT, **inbound) == body)
+    assert metric(server, series.RECEIVED, **inbound) == 0
+    by_authority = {"authority": "test", "code": "200", "grpc": ""}
     # Histograms are merged every five seconds (stats_flush_interval).
-    eventually(lambda: metric(client, f"{series.REQUEST_US}_count", svc=SVC, authority="test", **outbound) == 3)
+    eventually(lambda: metric(client, f"{series.REQUEST_US}_count", **outbound, **by_authority) == 3)
     eventually(lambda: metric(server, f"{series.REQUEST_US}_count", **inbound) == 3)
 
 
+def test_bytes_of_a_service_are_counted_while_a_connection_lasts(client: Member) -> None:
+    labels = {series.CLUSTER: cluster_label("shop/web:90")}
+    with client.network.connect(VIP, 90) as connection:
+        connection.sendall(b"x" * 1000)
+        assert len(connection.recv(1000, socket.MSG_WAITALL)) == 1000
+        # Of what the application said, not of what TLS made of it.
+        for name in (series.CLUSTER_SENT, series.CLUSTER_RECEIVED):
+            eventually(lambda name=name: client.proxy.metric(name, **labels) == 1000, what=name)
+
+
 def test_ten_thousand_authorities_are_cut_off_visibly_and_the_traffic_is_still_counted_in_full(client: Member) -> None:
-    limit = series.LIMITS["authority"]
+    limit = series.LIMITS["authority"].histograms
+    durations = f"{series.REQUEST_US}_count"
     with client.network.connect(VIP, 80) as connection:
-        for number in range(2 * limit.counters):
+        for number in range(2 * limit):
             assert ask(connection, b"host-%d.example" % number) == 200
-        eventually(lambda: count(scrape(client), series.AUTHORITY_REQUESTS) == limit.counters)
-        # Histograms are merged every five seconds, and are no part of the text before that.
-        eventually(lambda: count(scrape(client), f"{series.REQUEST_US}_count") == limit.histograms)
+        eventually(lambda: count(scrape(client), durations) == limit)
         # After a scrape: its text is what the proxy needs most memory for.
         full = anonymous_kb(client.proxy.envoy_pid)
-        dropped = eventually(lambda: client.proxy.metric(series.DROPPED_COUNTERS))
-        for number in range(2 * limit.counters, 10_000):
+        dropped = eventually(lambda: client.proxy.metric(series.DROPPED_HISTOGRAMS))
+        for number in range(2 * limit, 10_000):
             assert ask(connection, b"host-%d.example" % number) == 200
     eventually(lambda: client.outbound(SVC, code="200") == 10_000)
-    eventually(lambda: client.proxy.metric(series.DROPPED_COUNTERS) > dropped)
-    assert client.proxy.metric(series.DROPPED_HISTOGRAMS) > 0
-    eventually(lambda: count(scrape(client), f"{series.REQUEST_US}_count") == limit.histograms)
-    assert count(scrape(client), series.AUTHORITY_REQUESTS) == limit.counters
+    eventually(lambda: client.proxy.metric(series.DROPPED_HISTOGRAMS) > dropped)
+    assert count(scrape(client), durations) == limit
     # What came after the limit costs nothing: not two megabytes for eight thousand more names.
     assert anonymous_kb(client.proxy.envoy_pid) - full < 2048
-    assert len(scrape(client)) < 4_000_000
+    assert len(scrape(client)) < 8_000_000
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from telemetry.exposition import UPTIME, Series, parse, series_of
 from telemetry.kinds import SeenNode, SeenPod
 from telemetry.ledger import Ledger
 from telemetry.measurement import measurement
+from telemetry.reasons import cluster_label
 from telemetry.workloads import Inventory, inventory
 
 NODE_ADDRESS = "192.0.2.1"
@@ -144,14 +145,21 @@ class Counters:
         times: int = 1,
         us: int = 3000,
     ) -> "Counters":
-        to = {"dir": "outbound", "dst": dst, "reason": reason}
-        how = {**to, "svc": svc, "tls": "TLSv1.2" if tls else ""}
-        self._add(series.REQUESTS, times, {**how, "proto": proto, "peer": peer, "code": code, "grpc": grpc})
-        self._bytes(to, times)
+        to = {"dir": "outbound", "dst": dst, "reason": reason, "svc": svc, "tls": "TLSv1.2" if tls else ""}
+        self._add(series.REQUESTS, times, {**to, "proto": proto, "peer": peer, "code": code, "grpc": grpc})
+        if svc == series.PASSTHROUGH:
+            self._bytes({"dir": "outbound", "dst": dst}, times)
+        else:
+            self.sent(svc, times)
         if proto != "TCP":
-            self._duration({**to, "svc": svc, "authority": authority}, times, us)
-            by = {key: value for key, value in how.items() if key != "dst"} | {"authority": authority}
-            self._add(series.AUTHORITY_REQUESTS, times, {**by, "code": code, "grpc": grpc})
+            self._duration({**to, "authority": authority, "code": code, "grpc": grpc}, times, us)
+        return self
+
+    def sent(self, svc: str, times: int = 1) -> "Counters":
+        """Bytes of a Service, as Envoy's cluster counts them."""
+        label = {series.CLUSTER: cluster_label(svc)}
+        self.samples[series.CLUSTER_SENT, tuple(label.items())] += 100 * times
+        self.samples[series.CLUSTER_RECEIVED, tuple(label.items())] += 1000 * times
         return self
 
     def inbound(

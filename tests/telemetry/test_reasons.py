@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.reasons import Plaintext
-from telemetry.reasons import Attempts, attempts, cluster_label, own_fault, refine, turned_away
+from telemetry.reasons import Attempts, attempts, cluster_label, own_fault, refine, svc_of, turned_away
 
 CLUSTER = "shop/web_80"
 FAILED = "envoy_cluster_upstream_cx_connect_fail"
@@ -38,6 +38,14 @@ def test_counters_are_added_up_by_cluster() -> None:
 )
 def test_the_name_of_a_cluster_as_envoy_writes_it(svc: str, label: str) -> None:
     assert cluster_label(svc) == label
+    assert svc_of(label) == svc
+
+
+@pytest.mark.parametrize(
+    "label", ["discovery", "passthrough", "inbound_app", "", "shop/web", "shop/web_http", "pod/web_80/x"]
+)
+def test_a_cluster_that_discovery_did_not_make_is_no_service(label: str) -> None:
+    assert svc_of(label) == ""
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_plaintext_to_a_direct_server_is_told_by_the_client() -> None:
     client = Counters().outbound(WEB, times=3).outbound(WEB, tls=False, reason="tls_failed", times=1)
     row = one(Kind.DEPLOYMENT, scene(client=client, web=Counters().inbound(identity("client"), times=3)), "web")
     assert row.traffic.tls_share == 0.75
-    assert (row.traffic.total.received, row.traffic.total.latency.total) == (400, 4)
+    assert row.traffic.total.latency.total == 4
     assert row.traffic.plaintext == {"tls_failed": 1}
     assert row.traffic.peers == {"shop/deployment/client": 1}
     assert row.unseen
@@ -235,6 +235,31 @@ def test_namespace_holds_what_its_workloads_and_its_services_of_many_received() 
     book = book_of(cluster, {CLIENT_POD: client})
     assert one(Kind.NAMESPACE, book, "shop").traffic.units == 3
     assert one(Kind.DEPLOYMENT, book, "a").traffic.units == 1
+
+
+def test_bytes_go_with_the_service_and_with_the_one_workload_that_all_requests_reached() -> None:
+    client = Counters().outbound(WEB, times=3)
+    client.outbound(WEB, svc="shop/both:80").outbound("shop/deployment/db", svc="shop/both:80")
+    client.sent("shop/web:5432", times=2)  # a connection that has not ended
+    cluster = cluster_of(
+        [deployment_pod("web", "10.0.0.2"), deployment_pod("db", "10.0.0.4"), deployment_pod("client", "10.0.0.3")],
+        [service_object("web", "10.96.0.10"), service_object("both", "10.96.0.11", app="none")],
+    )
+    book = book_of(cluster, {CLIENT_POD: client})
+
+    def sent(kind: Kind, name: str) -> float:
+        return one(Kind.DEPLOYMENT, book, "client", to=Peer(kind, "shop", name)).traffic.total.received
+
+    assert (sent(Kind.SERVICE, "web"), sent(Kind.SERVICE, "both")) == (500, 200)
+    assert (sent(Kind.DEPLOYMENT, "web"), sent(Kind.DEPLOYMENT, "db")) == (500, 0)
+    assert one(Kind.SERVICE, book, "web").traffic.total.sent == 5000
+    assert one(Kind.DEPLOYMENT, book, "web").traffic.total.received == 0  # web's own proxy says how much it got
+
+
+def test_bytes_of_a_service_that_was_reached_in_plaintext_alone_are_the_servers_too() -> None:
+    client = Counters().outbound(WEB, tls=False, reason="tls_failed", times=2)
+    row = one(Kind.DEPLOYMENT, scene(client=client), "web")
+    assert (row.traffic.total.received, row.traffic.total.sent) == (200, 2000)
 
 
 def test_to_and_from_look_at_what_the_client_sent() -> None:
