@@ -27,6 +27,17 @@ SVC = "shop/web:80"
 SAMPLE = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_]\w*="(\\.|[^"\\])*",?)*\})? [0-9.e+\-]+')
 
 
+# Everything that may be in the text: what is read (telemetry/, cli/), or says how the proxy itself is.
+KEPT = re.compile(
+    r"envoy_(autotls_.*|(server|cluster_manager|listener_manager|control_plane|sds)_.*"
+    r"|listener_(ssl_(handshake|fail_verify_.*|connection_error|certificate_.*)|downstream_cx_(active|total)"
+    r"|no_filter_chain_match|server_ssl_socket_factory_downstream_context_secrets_not_ready)"
+    r"|cluster_(upstream_cx_(active|total|connect_fail|connect_timeout|[rt]x_bytes_total)"
+    r"|ssl_(handshake|connection_error|fail_verify_.*)|outlier_detection_ejections_(active|enforced_total)"
+    r"|client_ssl_socket_factory_upstream_context_secrets_not_ready))"
+)
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     with gathered(tmp_path) as fleet:
@@ -104,6 +115,23 @@ def test_bytes_of_a_service_are_counted_while_a_connection_lasts(client: Member)
         # Of what the application said, not of what TLS made of it.
         for name in (series.CLUSTER_SENT, series.CLUSTER_RECEIVED):
             eventually(lambda name=name: client.proxy.metric(name, **labels) == 1000, what=name)
+
+
+def test_nothing_is_kept_that_nobody_reads(fleet: Fleet, client: Member) -> None:
+    assert http_get(client.network, VIP, 80, "/")[0] == 200
+    with client.network.connect(VIP, 90) as connection:
+        connection.sendall(b"x")
+        assert connection.recv(1) == b"x"
+    fleet.members["web-0"].apps[0].__exit__()
+    assert http_get(client.network, VIP, 80, "/")[0] == 503
+    eventually(lambda: client.outbound(SVC, code="503") == 1)
+    text = scrape(client)
+    names = {re.split("[{ ]", line)[0] for line in text.splitlines() if line and not line.startswith("#")}
+    assert {name for name in names if not KEPT.fullmatch(name)} == set()
+    clusters = set(re.findall(r'envoy_cluster_upstream_cx_active\{envoy_cluster_name="([^"]*)"', text))
+    assert clusters <= {"inbound_app", "passthrough"}
+    for dialled in ("upstream_cx_connect_fail", "ssl_handshake", "outlier_detection_ejections_enforced_total"):
+        assert f'envoy_cluster_{dialled}{{envoy_cluster_name="{cluster_label(SVC)}"}}' in text
 
 
 def test_ten_thousand_authorities_are_cut_off_visibly_and_the_traffic_is_still_counted_in_full(client: Member) -> None:
