@@ -46,7 +46,7 @@ def of_destination(dst: str, svc: str, cluster: Inventory) -> Party:
         return Party(_service_name(service.key), service.namespace)
     if not dst and not svc.startswith(_POD):
         name = service_of(dst, svc, cluster)
-        workload = next((cluster.workload_behind(each) for each in cluster.services if each.key == name), None)
+        workload = next((each.workload for each in cluster.services if each.key == name), None)
         if workload is not None:
             return Party.of_workload(workload)
         return Party(_service_name(name), name.partition("/")[0]) if name else UNKNOWN
