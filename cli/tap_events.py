@@ -82,7 +82,7 @@ def cells(entry: Entry) -> dict[str, str | bool]:
         "source": _end(entry.source),
         "destination": _end(entry.destination),
         "request": _request(entry),
-        "status": str(entry.status) if entry.status else harmless(",".join(entry.flags), 80) or NONE,
+        "status": _status(entry),
         "latency": duration(entry.latency_ms * 1000),
         "bytes": size(entry.received_bytes + entry.sent_bytes),
         "tls": "true" if entry.tls else harmless(entry.reason or NONE, 80),
@@ -93,6 +93,12 @@ def cells(entry: Entry) -> dict[str, str | bool]:
 
 def _end(place: Place) -> str:
     return harmless(place.workload or place.pod or place.address or NONE, 253)
+
+
+def _status(entry: Entry) -> str:
+    if not entry.status:
+        return harmless(",".join(entry.flags), 80) or NONE
+    return str(entry.status) if entry.grpc_status is None else f"{entry.status} grpc {entry.grpc_status}"
 
 
 def _request(entry: Entry) -> str:

@@ -20,6 +20,7 @@ TAG_PEER: Final = "peer"
 TAG_REASON: Final = "reason"
 TAG_PATH: Final = "path"
 TAG_METHOD: Final = "method"
+TAG_GRPC: Final = "grpc"
 OUTBOUND: Final = "outbound"
 INBOUND: Final = "inbound"
 
@@ -56,7 +57,8 @@ class Record:
 
     Addresses are `ip:port`, or empty. `source` and `local` are those of the connection that the proxy accepted, `local`
     being where the client wanted to go; `upstream` is what the proxy dialled for it. `tls` is the TLS version on the
-    wire, empty for plaintext. `started_us` is Unix time in microseconds; bytes are of bodies for requests.
+    wire, empty for plaintext; `grpc` the status of gRPC as a number, empty for anything else. `started_us` is Unix time
+    in microseconds; bytes are of bodies for requests.
     """
 
     http: bool
@@ -75,6 +77,7 @@ class Record:
     authority: str
     path: str
     status: int
+    grpc: str
     flags: tuple[str, ...]
     failure: str
     received_bytes: int
@@ -105,6 +108,7 @@ def _http(entry: Any) -> Record:
         # Not request.path: there Envoy prefers a header that any client can send (x-envoy-original-path).
         path=without_query(_tag(tags, TAG_PATH)),
         status=response.response_code.value,
+        grpc=_tag(tags, TAG_GRPC),
         received_bytes=request.request_body_bytes,
         sent_bytes=response.response_body_bytes,
     )
@@ -123,7 +127,7 @@ def _tcp(entry: Any) -> Record:
 
 def _record(common: Any, **own: Any) -> Record:
     tags = common.custom_tags
-    values: dict[str, Any] = {"method": "", "authority": "", "path": "", "status": 0, **own}
+    values: dict[str, Any] = {"method": "", "authority": "", "path": "", "status": 0, "grpc": "", **own}
     return Record(
         outbound=_tag(tags, TAG_DIRECTION) != INBOUND,
         started_us=common.start_time.ToMicroseconds(),

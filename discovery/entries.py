@@ -66,7 +66,8 @@ class Entry(msgspec.Struct, frozen=True):
 
     `time` is when it began (RFC 3339, UTC). `tls`: it was on the wire as mutual TLS of `tls_version`, with `peer` on
     the other side; else `reason` says why not (mesh.reasons), or is empty where nothing was dialled at all. `status` is
-    0 for a connection or where there was no answer; `flags` are Envoy's response flags and `failure` its words.
+    0 for a connection or where there was no answer, `grpc_status` (google.rpc.Code) None where it was no gRPC; `flags`
+    are Envoy's response flags and `failure` its words.
     """
 
     time: str
@@ -86,6 +87,7 @@ class Entry(msgspec.Struct, frozen=True):
     authority: str = ""
     path: str = ""
     status: int = 0
+    grpc_status: int | None = None
     flags: tuple[str, ...] = ()
     failure: str = ""
 

@@ -43,6 +43,7 @@ _TAGS: Final = {
 _HTTP_TAGS: Final = {
     accesslog.TAG_METHOD: "%REQ(:METHOD):64%",
     accesslog.TAG_PATH: f"%REQ(:PATH):{accesslog.MAX_FIELD}%",
+    accesslog.TAG_GRPC: "%GRPC_STATUS_NUMBER%",
 }
 
 

@@ -51,6 +51,7 @@ def entry_of(record: Record, reporter: PodFacts, known: Known) -> Entry:
         authority=record.authority,
         path=record.path,
         status=record.status,
+        grpc_status=int(record.grpc) if record.grpc.isascii() and record.grpc.isdigit() else None,
         flags=record.flags,
         failure=record.failure,
     )

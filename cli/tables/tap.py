@@ -61,8 +61,10 @@ def _status(entry: Entry, paint: Paint) -> str:
     flags = f" {_flags(entry)}" if entry.flags else ""
     if not entry.status:
         return paint(f"-{flags}", BAD)
-    colour = BAD if entry.status >= 500 else WARN if entry.status >= 400 else ""
-    return paint(f"{entry.status}{flags}", colour) if colour else f"{entry.status}{flags}"
+    grpc = "" if entry.grpc_status is None else f" grpc={entry.grpc_status}"
+    colour = BAD if entry.status >= 500 else WARN if entry.status >= 400 or entry.grpc_status else ""
+    shown = f"{entry.status}{grpc}{flags}"
+    return paint(shown, colour) if colour else shown
 
 
 def _flags(entry: Entry) -> str:

@@ -77,6 +77,13 @@ def test_a_request_without_an_answer_says_why() -> None:
     assert " GET web/cart - UF,URX 1.2ms rx=1 tx=20 tls=-" in as_line(entry, plain)
 
 
+def test_a_call_of_grpc_says_its_own_status_too() -> None:
+    entry = msgspec.structs.replace(ENTRY, grpc_status=14)
+    assert " GET web/cart 200 grpc=14 1.2ms" in as_line(entry, plain)
+    assert " GET web/cart 200 1.2ms" in as_line(ENTRY, plain)
+    assert json.loads(as_json(entry))["grpc_status"] == 14
+
+
 @pytest.mark.parametrize(
     "text", ["\x1b[2J\x1b]0;owned\x07", "<script>alert(1)</script>", "\r\n\x9b31m\u202e", "/" * 8192]
 )

@@ -21,6 +21,7 @@ RECORD = Record(
     authority="Web:80",
     path="/cart/1",
     status=200,
+    grpc="",
     flags=(),
     failure="",
     received_bytes=1,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +12,11 @@ from cli.proof.envoy import hosts_path, parse_hosts
 from discovery.kinds import ServicePort, SlicePort
 from tests.discovery.certificates import ControlPlaneAuthority
 from tests.discovery.fleet import Fleet, Member, gathered
+from tests.discovery.h2 import calls, serving
 from tests.discovery.load import Load
 from tests.discovery.objects import endpoint_slice, identity, service
 from tests.proxy.certificates import client_context
-from tests.proxy.namespaces import WITHIN_S, eventually, http_get
+from tests.proxy.namespaces import eventually, http_get
 
 pytestmark = pytest.mark.envoy
 
@@ -327,21 +326,8 @@ def test_grpc_calls_and_streams_go_by_mutual_tls(fleet: Fleet) -> None:
     shop(fleet, server)
     fleet.discovery.start()
     fleet.configured(client)
-    inside = ("ip", "netns", "exec")
-    script = [sys.executable, "-m", "tests.discovery.h2"]
-    with subprocess.Popen(
-        [*inside, server.network.namespace, *script, "serve", server.address, "8080"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout
-            assert process.stdout.readline() == "serving\n"
-            called = subprocess.run(
-                [*inside, client.network.namespace, *script, "call", VIP, "80", "20"],
-                capture_output=True, text=True, timeout=WITHIN_S, check=True,
-            )  # fmt: skip
-            assert called.stdout == "called\n"
-        finally:
-            process.terminate()
+    with serving(server.network, server.address, 8080):
+        calls(client.network, VIP, 80, 20)
     eventually(
-        lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS, proto="HTTP/2", peer=identity("web"), code="200") == 21
+        lambda: client.outbound("shop/web:80", tls=UPSTREAM_TLS, proto="HTTP/2", peer=identity("web"), code="200") == 22
     )

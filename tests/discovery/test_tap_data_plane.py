@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from discovery.entries import NAMESPACE, POD, Entry, Selection, Target
 from discovery.kinds import ServicePort, SlicePort
 from discovery.metrics import SINK_ENTRIES, SINK_STREAMS
 from tests.discovery.fleet import Fleet, Member, gathered
+from tests.discovery.h2 import calls, serving
 from tests.discovery.live import Tap
 from tests.discovery.objects import endpoint_slice, identity, service
 from tests.proxy.namespaces import Network, eventually, http_get
@@ -119,6 +122,21 @@ def test_a_request_and_a_connection_are_told_by_both_proxies_with_names_and_iden
         f"{server.address}:3306",
     )
     assert (outbound_tcp.sent_bytes, inbound_tcp.sent_bytes) == (9, 9)
+
+
+def test_a_call_of_grpc_is_told_with_its_own_status(fleet: Fleet, pair: tuple[Member, Member]) -> None:
+    client, server = pair
+    server.apps[0].__exit__()
+    tap = tapped(fleet, SHOP, client, server)
+    with serving(server.network, server.address, 8080):
+        calls(client.network, VIP, 80, 3)
+
+    def told() -> Counter[tuple[str, int, int | None]]:
+        return Counter((entry.direction, entry.status, entry.grpc_status) for entry in tap.seen())
+
+    statuses = {0: 4, grpc.StatusCode.UNIMPLEMENTED.value[0]: 1}
+    each = {(end, 200, status): count for end in ("inbound", "outbound") for status, count in statuses.items()}
+    eventually(lambda: told() == each, what="each call at both ends")
 
 
 def test_tapping_one_pod_switches_on_its_proxy_alone_and_closing_switches_it_off_without_touching_a_connection(
