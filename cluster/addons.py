@@ -14,7 +14,7 @@ from cluster.errors import StartError
 from cluster.layout import Cache, RunFolder
 
 _MANIFEST: Final = Path(__file__).parent / "coredns.yaml"
-_TIMEOUT_S: Final = 60
+_TIMEOUT_S: Final = 300
 
 
 @dataclass(frozen=True, slots=True)

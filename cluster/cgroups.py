@@ -10,6 +10,8 @@ from typing import Final
 from cluster.errors import StartError
 
 _ROOT: Final = Path("/sys/fs/cgroup")
+# Far above the moment for which the kernel keeps a cgroup whose last process has ended.
+_BUSY_S: Final = 60.0
 # A node's processors against everything else on the machine. By default all pods together weigh as much as one process
 # outside of any cgroup, so that beside a compiler or two they stand still for a quarter of a minute.
 # Files of version 1 (kernel's default 1024) and 2 (default 100).
@@ -58,7 +60,7 @@ def pids(name: str) -> tuple[int, ...]:
 
 def remove(name: str) -> None:
     """Remove the cgroup, deepest first; it must hold no process. Raises StartError when the kernel keeps it busy."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + _BUSY_S
     for tree in _trees():
         while (tree / name).exists():
             for folder, _, _ in os.walk(tree / name, topdown=False):

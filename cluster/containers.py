@@ -10,6 +10,13 @@ def ctr(folder: RunFolder) -> tuple[str, ...]:
     return (str(folder.tools / "ctr"), f"--address={folder.containerd_socket}", "--namespace=k8s.io")
 
 
+def answers(folder: RunFolder) -> bool:
+    """Whether containerd can be asked."""
+    if not folder.containerd_socket.exists():
+        return False
+    return subprocess.run([*ctr(folder), "version"], capture_output=True, check=False).returncode == 0
+
+
 def forget(folder: RunFolder) -> bool:
     """Remove every container and pod sandbox that containerd has on record; True when there was one.
 

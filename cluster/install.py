@@ -16,7 +16,7 @@ from cluster.progress import say
 NAMESPACE: Final = "autotls"
 CHART: Final = REPOSITORY / "charts" / "autotls"
 _SAMPLE: Final = Path(__file__).parent / "sample" / "sample.yaml"
-_TIMEOUT: Final = "180s"
+_TIMEOUT: Final = "420s"
 # Of ten seconds each.
 _WINDOWS: Final = 6
 

@@ -156,7 +156,7 @@ def _start_workers(cluster: Cluster) -> None:
             f"the kubelet ended: {table.tail('kubelet')}", hint=f"read {cluster.folder.logs / 'kubelet.log'}"
         )
     kubectl = addons.Kubectl(Path(machine.tool("kubectl")), cluster.plane.admin_kubeconfig)
-    table.wait(kubelet, lambda: kubectl.node_is_ready(NODE), timeout_s=120)
+    table.wait(kubelet, lambda: kubectl.node_is_ready(NODE), timeout_s=300)
 
 
 def _remove(folder: RunFolder) -> None:
@@ -173,7 +173,8 @@ def _remove(folder: RunFolder) -> None:
     for name in ("containerd", "kube-apiserver", "etcd"):
         table.stop(name)
     if network.owns_namespace(folder):
-        processes.kill(lambda: network.pids(folder))
+        # Both: containerd may have been starting a pod's process when those that were there had just been ended.
+        processes.kill(lambda: (*network.pids(folder), *cgroups.pids(folder.cgroup)))
         cgroups.remove(folder.cgroup)
         network.destroy(folder)
     _clear(folder)

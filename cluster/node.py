@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cluster import network
+from cluster import containers, network
 from cluster.controlplane import ControlPlane
 from cluster.layout import RunFolder
 from cluster.network import Link
@@ -86,7 +86,7 @@ def start_holder(node: Node) -> Process:
         ["unshare", "--mount", "--propagation=slave", "sh", "-c", script, "holder", str(ready), *mounts],
         enter=node.enter_network,
     )
-    node.table.wait(holder, ready.exists, timeout_s=20)
+    node.table.wait(holder, ready.exists, timeout_s=120)
     return holder
 
 
@@ -105,7 +105,8 @@ def start_containerd(node: Node, holder: Process) -> Process:
         enter=node.enter(holder),
         env=node.environment,
     )
-    node.table.wait(process, folder.containerd_socket.exists, timeout_s=30)
+    # The socket is there a moment before anybody listens.
+    node.table.wait(process, lambda: containers.answers(folder), timeout_s=120)
     return process
 
 

@@ -160,7 +160,7 @@ def end(processes: Iterable[Process], *, grace_s: float) -> None:
         time.sleep(_POLL_S)
 
 
-def kill(pids: Callable[[], Iterable[int]], *, timeout_s: float = 60.0) -> None:
+def kill(pids: Callable[[], Iterable[int]], *, timeout_s: float = _KILLED_S) -> None:
     """SIGKILL what `pids` finds until it finds nothing (for groups that are ours by namespace or cgroup).
 
     Raises StartError when something survives, which means that it hangs in the kernel.
