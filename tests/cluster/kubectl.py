@@ -20,7 +20,7 @@ T = TypeVar("T")
 Object = dict[str, Any]
 
 # Far above what a busy machine needs: a deadline, not a measure.
-DEADLINE_S: Final = 240.0
+DEADLINE_S: Final = 600.0
 MANIFESTS: Final = Path(__file__).parent / "manifests"
 OPTED_IN: Final = {names.INJECT_LABEL: names.INJECT_ENABLED}
 
@@ -41,8 +41,7 @@ def run_kubectl(
     cluster: RunningCluster, *arguments: str, stdin: str | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """kubectl as the administrator, whatever its exit code: for tests of warnings and refusals."""
-    argv = [str(cluster.folder.tools / "kubectl"), f"--kubeconfig={cluster.kubeconfig}", *arguments]
-    return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=120)
+    return cluster.run_kubectl(*arguments, stdin=stdin)
 
 
 def run_autotls(
@@ -56,9 +55,21 @@ def run_autotls(
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=DEADLINE_S,
         env={**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "PATH": path},
     )
+
+
+def inject(cluster: RunningCluster, text: str, *options: str) -> str:
+    """What `autotls inject` makes of a manifest with the settings of this cluster. Fails the test when it fails."""
+
+    def injected() -> "subprocess.CompletedProcess[str] | None":
+        done = run_autotls(cluster, "inject", *options, "-", stdin=text)
+        assert done.returncode == 0, done.stderr
+        # The command waits two seconds for a cluster, and says so when that was too short.
+        return None if "the default settings are used" in done.stderr else done
+
+    return eventually(injected, "the settings of the cluster, within two seconds").stdout
 
 
 def manifest_text(cluster: RunningCluster, name: str) -> str:

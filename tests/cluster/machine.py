@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,8 @@ from tests.cluster.kubectl import Object, eventually, statuses_of
 from tests.fixtures_cluster import RunningCluster
 
 CALLER: Final = Path(__file__).with_name("caller.py")
+Series = Mapping[str, float]
+"""A metric's values by their labels, as the proxy writes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,18 @@ class Machine:
         return Node(folder, lifecycle.plane_of(folder, link), link, lifecycle.table_of(folder))
 
     def process_of(self, pod: Object, container: str) -> int:
-        """The pid on the machine of a running container's process 1."""
-        wanted = statuses_of(pod)[container]["containerID"].removeprefix("containerd://")
-        return self.processes()[wanted]
+        """The pid on the machine of a running container's process 1; `pod` may be from before its last restart."""
+        meta = pod["metadata"]
+
+        def found() -> int | None:
+            nonlocal pod
+            status = statuses_of(pod).get(container, {})
+            pid = self.processes().get(status.get("containerID", "").removeprefix("containerd://"))
+            if pid is None:
+                pod = self.cluster.get("pod", meta["name"], f"--namespace={meta['namespace']}")
+            return pid
+
+        return eventually(found, lambda: f"{container} of {meta['name']} runs: {statuses_of(pod).get(container)}")
 
     def processes(self) -> dict[str, int]:
         """Container id -> pid on the machine of its process 1."""
@@ -49,8 +60,7 @@ class Machine:
         """The pid of Envoy, the child of the sidecar's process 1; None while it is not running."""
         parent = self.process_of(pod, names.PROXY_CONTAINER)
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        named = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "envoy"]
-        return named[0] if named else None
+        return next((int(pid) for pid in children if _name_of(int(pid)) == "envoy"), None)
 
     @contextmanager
     def paused(self, *pids: int) -> Generator[None]:
@@ -61,7 +71,7 @@ class Machine:
             yield
         finally:
             for pid in pids:
-                if Path(f"/proc/{pid}").exists():
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
     def kill(self, program: str) -> None:
@@ -90,7 +100,7 @@ class Machine:
     def call(self, *jobs: dict[str, Any], enter: Sequence[str] = ()) -> list[dict[str, Any]]:
         """What a peer sees of each job (see `caller.py`); it is on the node's network, or where `enter` leads to."""
         argv = [*(enter or self.cluster.enter_network), sys.executable, str(CALLER), "once"]
-        done = subprocess.run(argv, input=json.dumps(jobs), capture_output=True, text=True, check=True, timeout=300)
+        done = subprocess.run(argv, input=json.dumps(jobs), capture_output=True, text=True, check=True, timeout=900)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def metric(self, address: str, port: int, name: str, **labels: str) -> float:
@@ -98,16 +108,37 @@ class Machine:
         return sum(self.series(address, port, name, **labels).values())
 
     def series(self, address: str, port: int, name: str, **labels: str) -> dict[str, float]:
-        """The same, series by series: a proxy gives up those that nothing counts for some minutes."""
+        """The same, series by series: a proxy gives up those that nothing counts for some minutes.
+
+        Asks until it is answered: a proxy may be starting, and a busy one takes its time.
+        """
         host = f"[{address}]" if ":" in address else address
-        argv = ["curl", "--silent", "--show-error", "--fail", "--max-time", "30", f"http://{host}:{port}/metrics"]
-        done = subprocess.run(
-            [*self.cluster.enter_network, *argv], capture_output=True, text=True, check=True, timeout=60
-        )
+        argv = ["curl", "--silent", "--show-error", "--fail", "--max-time", "60", f"http://{host}:{port}/metrics"]
+        told: list[str] = []
+
+        def answered() -> "subprocess.CompletedProcess[str] | None":
+            done = subprocess.run([*self.cluster.enter_network, *argv], capture_output=True, text=True, check=False)
+            told[:] = [done.stderr]
+            return done if done.returncode == 0 else None
+
+        done = eventually(answered, lambda: f"metrics of {address}:{port}: {told}")
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
         lines = [line for line in done.stdout.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
         found = (line.rpartition(" ") for line in lines if all(label in line for label in wanted))
         return {series: float(value) for series, _, value in found}
+
+
+def growth(before: Series, after: Series) -> float:
+    """What was counted in between. A series that nothing counts for some minutes is given up, and begins at zero."""
+    return sum(value - before.get(name, 0) if value >= before.get(name, 0) else value for name, value in after.items())
+
+
+def _name_of(pid: int) -> str:
+    """The name of a process; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

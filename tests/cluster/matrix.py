@@ -12,7 +12,7 @@ import yaml
 
 from mesh import names
 from tests.cluster.kubectl import OPTED_IN, Object, Space, a_pod, eventually, manifest_text, space, statuses_of
-from tests.cluster.machine import Machine
+from tests.cluster.machine import Machine, Series, growth
 from tests.cluster.mutual import COUNTER
 from tests.fixtures_cluster import RunningCluster
 
@@ -51,14 +51,6 @@ IPV6: Final = Path("/proc/net/if_inet6").exists()
 OUTSIDE: Final = "198.51.100.2"
 """Of a machine outside the cluster (`outside.py`); RFC 5737 keeps it for examples."""
 NAMED: Final = (SERVICE, HEADLESS, POD_NAME, POD, SERVICE_V6, POD_V6)
-
-
-Series = Mapping[str, float]
-
-
-def growth(before: Series, after: Series) -> float:
-    """What was counted in between. A series that nothing counts for some minutes is given up, and begins at zero."""
-    return sum(value - before.get(name, 0) if value >= before.get(name, 0) else value for name, value in after.items())
 
 
 @dataclass(frozen=True, slots=True)

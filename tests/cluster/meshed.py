@@ -4,16 +4,13 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mesh import names
 from tests.cluster.kubectl import OPTED_IN, Object, Space, eventually, is_ready, space, statuses_of, tell
 from tests.cluster.machine import Machine, Watch, watching
 from tests.cluster.plane import Plane, a_pod, an_account, save_identity
 from tests.fixtures_cluster import RunningCluster
-
-ARRIVAL_S: Final = 200.0
-"""The kubelet looks at its Secrets again every 15 s in this cluster (syncFrequency); the rest is for a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Mesh:
             told[:] = [self.dial(pod)]
             return told[0].get("status") == 200 and told[0]["peer"] == wanted
 
-        eventually(served, lambda: f"{pod['metadata']['name']} by mutual TLS: {told}", deadline_s=ARRIVAL_S)
+        eventually(served, lambda: f"{pod['metadata']['name']} by mutual TLS: {told}")
 
 
 @contextmanager

@@ -34,6 +34,7 @@ def outside_machine(machine: Machine) -> Generator[Outside]:
     made = Outside(machine, f"{cluster.netns}-outside")
     node = ("ip", "-n", cluster.netns)
     inside = ("ip", "-n", made.namespace)
+    _remove(made)  # what a test run that was killed has left
     _run("ip", "netns", "add", made.namespace)
     try:
         _run(*node, "link", "add", "outside", "type", "veth", "peer", "name", "node", "netns", made.namespace)
@@ -44,14 +45,20 @@ def outside_machine(machine: Machine) -> Generator[Outside]:
         _run(*inside, "route", "add", "default", "via", _NODE_SIDE)
         yield made
     finally:
-        # Servers' children too: they do not end with their parent when that is killed.
-        pids = subprocess.run(["ip", "netns", "pids", made.namespace], capture_output=True, text=True, check=False)
-        for pid in map(int, pids.stdout.split()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        # The node's end first: the kernel empties a deleted namespace in its own time.
-        subprocess.run([*node, "link", "delete", "outside"], capture_output=True, check=False)
-        subprocess.run(["ip", "netns", "delete", made.namespace], capture_output=True, check=False)
+        _remove(made)
+
+
+def _remove(made: Outside) -> None:
+    """As much of it as there is."""
+    # Servers' children too: they do not end with their parent when that is killed.
+    pids = subprocess.run(["ip", "netns", "pids", made.namespace], capture_output=True, text=True, check=False)
+    for pid in map(int, pids.stdout.split()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    # The node's end first: the kernel empties a deleted namespace in its own time.
+    node = ("ip", "-n", made.machine.cluster.folder.netns)
+    subprocess.run([*node, "link", "delete", "outside"], capture_output=True, check=False)
+    subprocess.run(["ip", "netns", "delete", made.namespace], capture_output=True, check=False)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import Any, Final
 
 from cluster import install
 from mesh import names
-from tests.cluster.kubectl import Object, Space, eventually, is_injected, run_autotls, run_kubectl, tell
+from tests.cluster.kubectl import Object, Space, eventually, is_injected, run_autotls, run_kubectl, statuses_of, tell
 from tests.cluster.machine import Machine
 from tests.fixtures_cluster import RunningCluster
 
@@ -41,6 +43,36 @@ class Plane:
             self.wait_leader()
         if not deployments or names.WEBHOOK in deployments:
             eventually(self.injects, "a pod that is tried gets its sidecar")
+
+    def crash(self, *deployments: str) -> None:
+        """SIGKILL to every replica of these at once; returns when each runs anew and all are healthy.
+
+        Waiting for health alone would not do: until the kubelet has looked, everything seems as it was.
+        """
+        leader = self.wait_leader()
+        pods = [(pod, name.removeprefix("autotls-")) for name in deployments for pod in self.pods(name)]
+        machine = Machine(self.cluster)
+        for pid in [machine.process_of(pod, container) for pod, container in pods]:
+            os.kill(pid, signal.SIGKILL)
+        for pod, container in pods:
+            eventually(lambda pod=pod, container=container: self._restarted(pod, container), f"{container} runs anew")
+        if names.CA in deployments:
+            # The Lease of the killed leader looks alive until it ends.
+            self.wait_leader(other_than=leader)
+        self.wait_healthy(*deployments)
+
+    def _restarted(self, pod: Object, container: str) -> bool:
+        before, now = (statuses_of(each)[container] for each in (pod, self.space.get("pod", pod["metadata"]["name"])))
+        return now["containerID"] != before["containerID"] and "running" in now["state"]
+
+    def wait_nothing_ends(self) -> None:
+        """No namespace is on its way out, with all that the CA does then."""
+        eventually(
+            lambda: all(
+                "deletionTimestamp" not in each["metadata"] for each in self.cluster.get("namespaces")["items"]
+            ),
+            "no namespace is on its way out",
+        )
 
     def _complete(self, name: str) -> bool:
         found = self.space.get("deployment", name)
@@ -125,7 +157,7 @@ class Plane:
         settings = [f"--set-json={key}={json.dumps(value)}" for key, value in (values or {}).items()]
         helm(
             self.cluster,
-            *("upgrade", "--install", install.NAMESPACE, str(install.CHART), "--wait", "--timeout=300s"),
+            *("upgrade", "--install", install.NAMESPACE, str(install.CHART), "--wait", "--timeout=600s"),
             *(*install.chart_values(images), *settings),
         )
 
@@ -144,7 +176,7 @@ class Plane:
 def helm(cluster: RunningCluster, *arguments: str) -> str:
     argv = [str(cluster.folder.tools / "helm"), f"--kubeconfig={cluster.kubeconfig}"]
     argv += [f"--namespace={install.NAMESPACE}", *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=400)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -164,7 +196,13 @@ def a_pod(cluster: RunningCluster, name: str, account: str, **metadata: Any) -> 
         "image": cluster.image("testbox"),
         "command": ["testbox-server", "8080"],
         "ports": [{"containerPort": 8080}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10},
+        # Ready once is ready: a machine that stands still for seconds must not look like a fault.
+        "readinessProbe": {
+            "httpGet": {"path": "/", "port": 8080},
+            "periodSeconds": 1,
+            "timeoutSeconds": 10,
+            "failureThreshold": 100,
+        },
         "resources": {"requests": {"cpu": "1m", "memory": "16Mi"}},
     }
     spec = {"serviceAccountName": account, "terminationGracePeriodSeconds": 1, "containers": [app]}

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mesh import names
 from tests.cluster.kubectl import OPTED_IN, Object, Space, as_list, eventually, is_ready, statuses_of, tell
@@ -14,8 +14,6 @@ from tests.cluster.plane import a_pod, an_account, save_identity
 from tests.fixtures_cluster import RunningCluster
 
 FIRST, NEW_NAMESPACE, KNOWN = "new ServiceAccount", "new namespace", "known ServiceAccount"
-ARRIVAL_S: Final = 200.0
-"""The kubelet looks at its Secrets again every 15 s in this cluster (syncFrequency); the rest is for a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ def look(machine: Machine, batch: list[tuple[str, Object]], server: str, folder:
         told[:] = machine.call(*served, *(job(server, identity) for identity in own))
         return all("peer" in answer for answer in told[: len(pods)])
 
-    eventually(answered, lambda: f"every pod of the batch serves its identity: {told}", deadline_s=ARRIVAL_S)
+    eventually(answered, lambda: f"every pod of the batch serves its identity: {told}")
     return [
         Start(
             case, spiffe_id_of(pod), late[number], told[number], told[len(pods) + number], openssl_faults(own[number])
@@ -140,7 +138,7 @@ def arrival_of(root: Path) -> float:
     """
     # /var/run is a link to /run in the image, and an absolute link would lead out of this root.
     mount = root / names.IDENTITY_MOUNT.removeprefix("/var/")
-    eventually(lambda: has_key(mount), "identity files", deadline_s=ARRIVAL_S)
+    eventually(lambda: has_key(mount), "identity files")
     return os.lstat(mount / "..data").st_mtime - (root / "etc/hostname").stat().st_mtime
 
 

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +28,12 @@ class Tap:
     def said(self) -> str:
         return self._err.read_text()
 
-    def find(self, what: str, **wanted: object) -> Entry:
+    def find(self, what: str, ask: Callable[[], object], **wanted: object) -> Entry:
+        """What is told of it. It is asked for until then: on a busy machine a handshake may take longer than a second,
+        which is told as plaintext."""
+
         def found() -> Entry | None:
+            ask()
             return next((e for e in self.entries() if all(e[key] == value for key, value in wanted.items())), None)
 
         return eventually(found, lambda: f"{what} ({wanted}) among {self.entries()[-5:]}; {self.said()}")
@@ -56,7 +60,7 @@ def tap(cluster: RunningCluster, *arguments: str, proxies: int) -> Generator[Tap
             yield found
         finally:
             process.kill()
-            process.wait(30)
+            process.wait(120)
 
 
 def discovery_pods(cluster: RunningCluster) -> list[Any]:
