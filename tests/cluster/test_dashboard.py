@@ -8,16 +8,18 @@ import urllib.request
 from collections.abc import Iterator
 from http.cookiejar import CookieJar
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from mesh import names
-from tests.cluster.kubectl import eventually, run_kubectl
+from tests.cluster.kubectl import Space, eventually, run_kubectl
 from tests.fixtures_cluster import RunningCluster
 
 pytestmark = pytest.mark.cluster
 
 SAMPLE = "sample"
+_TIMEOUT_S: Final = 300
 
 
 class Visitor:
@@ -26,15 +28,15 @@ class Visitor:
     def __init__(self, address: str) -> None:
         self._base = address.partition("/?")[0]
         self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
-        self._opener.open(address, timeout=60).close()
+        self._opener.open(address, timeout=_TIMEOUT_S).close()
 
     def text(self, path: str) -> str:
-        with self._opener.open(self._base + path, timeout=60) as answer:
+        with self._opener.open(self._base + path, timeout=_TIMEOUT_S) as answer:
             return answer.read().decode()
 
     def first_event(self, path: str, name: str) -> str:
         """The data of the first Server-Sent Event of that name."""
-        with self._opener.open(self._base + path, timeout=120) as answer:
+        with self._opener.open(self._base + path, timeout=_TIMEOUT_S) as answer:
             while line := answer.readline().decode():
                 if line == f"event: {name}\n":
                     return answer.readline().decode()
@@ -56,7 +58,7 @@ def visitor(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -
         assert address, Path(errors).read_text()
         yield Visitor(address)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, Path(errors).read_text()
+        assert process.wait(300) == 0, Path(errors).read_text()
     finally:
         process.kill()
         process.wait()
@@ -69,10 +71,11 @@ def test_overview_and_workloads_show_the_sample_at_full_mutual_tls(visitor: Visi
 
     eventually(shown, "web is shown at 100 % with both of its pods")
     assert 'id="ns-sample"' in visitor.text("/")
-    assert 'id="e-sample/deployment/client--sample/deployment/web"' in visitor.text("/topology?namespace=sample")
-    certificates = visitor.text("/certificates")
-    assert "spiffe://cluster.local/ns/sample/sa/web" in certificates
-    assert "autotls root" in certificates and "autotls issuer" in certificates
+    # Each page is drawn from the newest look, in which a proxy may have been too slow to answer.
+    edge = 'id="e-sample/deployment/client--sample/deployment/web"'
+    eventually(lambda: edge in visitor.text("/topology?namespace=sample"), "the edge from client to web")
+    wanted = ("spiffe://cluster.local/ns/sample/sa/web", "autotls root", "autotls issuer")
+    eventually(lambda: all(each in visitor.text("/certificates") for each in wanted), f"certificates: {wanted}")
 
 
 def test_tap_delivers_what_the_sample_asks(visitor: Visitor) -> None:
@@ -86,12 +89,12 @@ def test_findings_are_those_of_check(visitor: Visitor) -> None:
 
 
 def test_no_pod_reaches_the_pages(cluster: RunningCluster) -> None:
-    [pod] = cluster.get("pods", f"--namespace={names.DEFAULT_CONTROL_PLANE_NAMESPACE}",
-                        "--selector=app.kubernetes.io/component=dashboard")["items"]  # fmt: skip
+    control_plane = Space(cluster, names.DEFAULT_CONTROL_PLANE_NAMESPACE)
+    [pod] = control_plane.pods("app.kubernetes.io/component=dashboard")
 
     def asked(port: int, path: str) -> "subprocess.CompletedProcess[str]":
         url = f"http://{pod['status']['podIP']}:{port}{path}"
-        curl = ("curl", "--silent", "--fail", "--max-time", "10", url)
+        curl = ("curl", "--silent", "--fail", "--max-time", "120", url)
         return run_kubectl(cluster, "exec", f"--namespace={SAMPLE}", "deploy/client", "--container=client", "--", *curl)
 
     assert asked(names.HEALTH_PORT, "/healthz").stdout == "ok\n"

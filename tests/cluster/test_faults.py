@@ -151,7 +151,7 @@ def test_api_server_and_etcd_die_and_everybody_recovers(mesh: Mesh) -> None:
     mesh.wait_served(pod)
     assert mesh.plane.rewritten(before) == set()
     mesh.space.kubectl("delete", "secret", names.identity_secret_name("afterwards"))
-    eventually(lambda: mesh.secret("afterwards"), "its identity again", deadline_s=60)
+    eventually(lambda: mesh.secret("afterwards"), "its identity again")
     mesh.space.kubectl("delete", "pod", "afterwards", "--wait=false")
 
 

@@ -128,7 +128,7 @@ def test_stranger_is_refused(cluster: RunningCluster, fleet: Fleet, tmp_path: Pa
     assert answers[0].get("status") == 200
     assert "error" in answers[1], answers[1]
     # The alert itself may be lost: the peer closes while we still write.
-    assert refused() == before + 1
+    eventually(lambda: refused() == before + 1, lambda: f"one more than {before} refused: {refused()}")
 
 
 def signer_of(cluster: RunningCluster, folder: Path, case: str) -> tuple[Path, Path]:
@@ -162,4 +162,4 @@ def make_leaf(folder: Path, uri: str, *, signer: tuple[Path, Path]) -> None:
 
 
 def openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=600)

@@ -9,6 +9,7 @@ from tests.cluster.kubectl import (
     Object,
     Space,
     eventually,
+    inject,
     is_injected,
     is_ready,
     manifest_text,
@@ -19,12 +20,6 @@ from tests.cluster.kubectl import (
 from tests.fixtures_cluster import RunningCluster
 
 pytestmark = pytest.mark.cluster
-
-
-def inject(cluster: RunningCluster, text: str, *options: str) -> str:
-    done = run_autotls(cluster, "inject", *options, "-", stdin=text)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def wait_for(where: Space, selector: str) -> Object:

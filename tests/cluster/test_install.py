@@ -33,6 +33,8 @@ from tests.fixtures_cluster import RunningCluster
 
 pytestmark = pytest.mark.cluster
 
+# Far above what a busy machine needs; below the deadline of the commands that are given it.
+WAIT: Final = "540s"
 NAMESPACE: Final = names.DEFAULT_CONTROL_PLANE_NAMESPACE
 REGISTRATIONS: Final = {names.REGISTRATION, names.STRICT_REGISTRATION}
 KINDS: Final = (
@@ -43,7 +45,7 @@ KINDS: Final = (
 
 def helm(cluster: RunningCluster, *arguments: str) -> str:
     argv = [str(cluster.folder.tools / "helm"), f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}"]
-    done = subprocess.run([*argv, *arguments], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run([*argv, *arguments], capture_output=True, text=True, check=False, timeout=1200)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -100,6 +102,22 @@ def tried(where: Space, **metadata: Any) -> Object:
     return json.loads(where.kubectl("create", "--dry-run=server", "--output=json", "--filename=-", stdin=pod))
 
 
+def wait_for_none(where: Space) -> None:
+    """Pods start as if autotls had never been there, strict ones too.
+
+    The garbage collector takes the strict registration, and the API server's own picture lags behind what is stored.
+    """
+    pods = [json.dumps(a_pod(where.cluster, "tried", labels=labels)) for labels in ({}, {names.MODE_LABEL: "strict"})]
+
+    def bare() -> bool:
+        arguments = ("create", "--dry-run=server", "--output=json", "--filename=-")
+        done = [where.run(*arguments, stdin=pod) for pod in pods]
+        return all(each.returncode == 0 and not is_injected(json.loads(each.stdout)) for each in done)
+
+    eventually(lambda: not registrations(where.cluster), lambda: f"no registration: {registrations(where.cluster)}")
+    eventually(bare, "pods without a sidecar")
+
+
 def wait_for_injection(where: Space) -> None:
     """Both registrations work: a strict pod, which is refused when its call fails, comes out with the sidecar."""
     pod = json.dumps(a_pod(where.cluster, "tried", labels={names.MODE_LABEL: "strict"}))
@@ -145,9 +163,10 @@ def admissions(where: Space, mode: str) -> Generator[Admissions]:
         thread.join()
 
 
-def control_plane_pods(cluster: RunningCluster) -> set[str]:
+def control_plane_pods(cluster: RunningCluster, *, ending: bool = False) -> set[str]:
+    """With `ending` those on their way out too: the webhook serves on while it is drained."""
     found = cluster.get("pods", f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/name=autotls")["items"]
-    return {pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]}
+    return {pod["metadata"]["name"] for pod in found if ending or "deletionTimestamp" not in pod["metadata"]}
 
 
 def identity_of(item: Object) -> tuple[str, str, str]:
@@ -202,13 +221,15 @@ def test_upgrade_rolls_the_pods_keeps_the_ca_bundle_and_no_admission_fails(
     assert None not in bundles
     with admissions(town, "strict") as strict, admissions(town, "optional") as optional:
         changed = ["--set=proxy.logLevel=info", "--set=webhook.timeoutSeconds=4"]
-        helm(cluster, "upgrade", "autotls", str(install.CHART), *values(cluster), *changed, "--wait", "--timeout=240s")
+        helm(
+            cluster, "upgrade", "autotls", str(install.CHART), *values(cluster), *changed, "--wait", f"--timeout={WAIT}"
+        )
 
         def settled() -> bool:
-            pods = control_plane_pods(cluster)
+            pods = control_plane_pods(cluster, ending=True)
             return len(pods) == 7 and not pods & before
 
-        eventually(settled, lambda: f"seven new pods: {control_plane_pods(cluster)}, before {before}")
+        eventually(settled, lambda: f"seven new pods: {control_plane_pods(cluster, ending=True)}, before {before}")
         already = strict.injected
         eventually(lambda: strict.injected > already, "an admission after the roll")
     assert (strict.refused, strict.bare, optional.refused, optional.bare) == ([], 0, [], 0)
@@ -239,13 +260,10 @@ def kept(cluster: RunningCluster, town: Space) -> dict[str, str]:
 def test_uninstall_leaves_no_registration_and_keeps_the_root(
     cluster: RunningCluster, town: Space, kept: dict[str, str]
 ) -> None:
-    helm(cluster, "uninstall", "autotls", "--wait")
-    eventually(lambda: not registrations(cluster), lambda: f"no registration: {registrations(cluster)}")
+    helm(cluster, "uninstall", "autotls", "--wait", f"--timeout={WAIT}")
+    wait_for_none(town)
     assert certificate(cluster, NAMESPACE, names.ROOT_SECRET) == kept["root"]
     assert not cluster.get(KINDS, "--selector=app.kubernetes.io/name=autotls")["items"]
-    # Pods start as if autotls had never been there, strict ones too.
-    assert not is_injected(tried(town))
-    assert not is_injected(tried(town, labels={names.MODE_LABEL: "strict"}))
 
 
 def test_check_of_what_is_not_installed_says_so(cluster: RunningCluster, town: Space) -> None:
@@ -262,7 +280,7 @@ def test_command_installs_with_the_same_root_and_issues_nothing_anew(
     cluster: RunningCluster, town: Space, kept: dict[str, str]
 ) -> None:
     cluster.kubectl("apply", "--filename=-", stdin=by_command(cluster, "--tls=optional"))
-    waited = run_autotls(cluster, "check", "--wait=180s")
+    waited = run_autotls(cluster, "check", f"--wait={WAIT}")
     assert waited.returncode == 0, waited.stdout + waited.stderr
     wait_for_injection(town)
     assert kept == {
@@ -296,7 +314,7 @@ def test_command_uninstalls_everything_but_the_root(cluster: RunningCluster, tow
     assert names.ROOT_SECRET not in {each["metadata"]["name"] for each in yaml.safe_load_all(printed.stdout)}
     deleted = run_kubectl(cluster, "delete", "--filename=-", stdin=printed.stdout)
     assert deleted.returncode == 0, deleted.stderr
-    assert not registrations(cluster)
+    wait_for_none(town)
     assert not cluster.get(KINDS, "--selector=app.kubernetes.io/name=autotls")["items"]
     secrets = {each["metadata"]["name"] for each in cluster.get("secrets", f"--namespace={NAMESPACE}")["items"]}
     assert secrets & {names.ROOT_SECRET, names.ISSUER_SECRET, names.WEBHOOK_TLS_SECRET} == {
@@ -304,16 +322,15 @@ def test_command_uninstalls_everything_but_the_root(cluster: RunningCluster, tow
         names.ISSUER_SECRET,
     }
     assert town.find("secret", names.identity_secret_name("default")) is None
-    assert not is_injected(tried(town))
 
 
 def test_chart_installs_again_with_the_root_that_was_kept(
     cluster: RunningCluster, town: Space, kept: dict[str, str]
 ) -> None:
-    helm(cluster, "install", "autotls", str(install.CHART), *values(cluster), "--wait", "--timeout=240s")
+    helm(cluster, "install", "autotls", str(install.CHART), *values(cluster), "--wait", f"--timeout={WAIT}")
     wait_for_injection(town)
     assert certificate(cluster, NAMESPACE, names.ROOT_SECRET) == kept["root"]
     eventually(lambda: town.find("secret", names.identity_secret_name("default")), "a new identity of default")
     assert certificate(cluster, town.name, names.identity_secret_name("default")) != kept["leaf"]
-    waited = run_autotls(cluster, "check", "--wait=120s")
+    waited = run_autotls(cluster, "check", f"--wait={WAIT}")
     assert waited.returncode == 0, waited.stdout + waited.stderr

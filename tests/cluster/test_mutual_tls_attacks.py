@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from mesh import names
 from tests.cluster.kubectl import Object, eventually, manifest
+from tests.cluster.machine import Series
 from tests.cluster.mutual import Meshed, meshed_pods, token
 from tests.cluster.plane import Plane, save_identity
 from tests.cluster.results import Table
@@ -154,11 +155,14 @@ def test_who_is_not_of_the_mesh_or_asks_for_what_is_no_port_of_the_application(
     assert [case for case, answer in zip(cases, refused, strict=True) if "status" in answer] == []
     assert last["status"] == 200
     # Each was refused for its reason, and the servers' proxies saw the good one alone.
-    after = counted()
-    assert {counter: after[counter] - before[counter] for counter in counters} == {
-        counter: count * len(ALPNS) for counter, count in counters.items()
-    }
-    assert meshed.inbound(code="200") == answered + 1
+    wanted = {counter: count * len(ALPNS) for counter, count in counters.items()}
+
+    def more() -> dict[str, float]:
+        after = counted()
+        return {counter: after[counter] - before[counter] for counter in counters}
+
+    eventually(lambda: more() == wanted, lambda: f"{wanted}: {more()}")
+    eventually(lambda: meshed.inbound(code="200") == answered + 1, "one request more, and no other")
     for case, (_, counter) in INBOUND.items():
         evidence = f"`{counter}` of the server's proxy; no application was reached"
         TABLE.record(case, "inbound 15108", "refused", evidence)
@@ -197,7 +201,9 @@ def test_a_port_that_the_pod_does_not_declare_is_not_reached(
     assert http["status"] == 503
     assert "status" not in raw
     assert answered["status"] == 200
-    assert meshed.metric(server, "envoy_autotls_rq", dir="inbound", code="503") == refusals + 1
+    eventually(
+        lambda: meshed.metric(server, "envoy_autotls_rq", dir="inbound", code="503") == refusals + 1, "one refusal more"
+    )
     evidence = '`envoy_autotls_rq{dir="inbound",code="503"}`; the port does answer who asks in plaintext'
     TABLE.record("a port that the pod does not declare", "inbound 15108", "refused", evidence)
 
@@ -236,9 +242,13 @@ def test_who_asks_discovery_for_what_is_not_theirs(meshed: Meshed, identities: d
         assert ("resources" in last) is (place == "client")
     assert codes == {case: code for case, (_, _, code, _) in ASKED.items()}
     # What ended each place's questions was refused too: the client's own, asked from elsewhere.
-    after = counted()
-    more = Counter({"other_identity": 1, "unknown_address": 1})
-    assert {reason: after[reason] - before[reason] for reason in reasons} == dict(reasons + more)
+    wanted = dict(reasons + Counter({"other_identity": 1, "unknown_address": 1}))
+
+    def more() -> dict[str, float]:
+        after = counted()
+        return {reason: after[reason] - before[reason] for reason in reasons}
+
+    eventually(lambda: more() == wanted, lambda: f"{wanted}: {more()}")
     for case, (_, _, code, reason) in ASKED.items():
         metric = f'`autotls_discovery_refused_streams_total{{reason="{reason}"}}`'
         TABLE.record(case, "discovery", f"refused ({code})", metric if reason else "the handshake fails")
@@ -251,7 +261,7 @@ def asked(
     with_files = [each | {"identity": each["identity"] and str(identities[each["identity"]])} for each in jobs]
     argv = [*enter, sys.executable, "-m", ASKER, address, str(names.XDS_PORT)]
     done = subprocess.run(
-        argv, input=json.dumps(with_files), capture_output=True, text=True, check=True, timeout=300, cwd=REPOSITORY
+        argv, input=json.dumps(with_files), capture_output=True, text=True, check=True, timeout=1200, cwd=REPOSITORY
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -261,13 +271,23 @@ def asked(
 
 def curl(meshed: Meshed, pod: str, service: str, path: str = "") -> str:
     address = meshed.home.get("service", service)["spec"]["clusterIP"]
-    status = "curl --silent --max-time 20 --output /dev/null --write-out '%{http_code}'"
+    status = "curl --silent --max-time 120 --output /dev/null --write-out '%{http_code}'"
     return meshed.home.exec(pod, "sh", "-c", f"{status} http://{address}/{path} || true", container="app")
 
 
 def outbound(meshed: Meshed, pod: str, service: str, **labels: str) -> float:
-    found = meshed.home.get("pod", pod)
-    return meshed.metric(found, "envoy_autotls_rq", dir="outbound", svc=f"{meshed.home.name}/{service}:80", **labels)
+    return sum(outbound_series(meshed, pod, service, **labels).values())
+
+
+def outbound_series(meshed: Meshed, pod: str, service: str, **labels: str) -> Series:
+    address = meshed.home.get("pod", pod)["status"]["podIP"]
+    wanted = {"dir": "outbound", "svc": f"{meshed.home.name}/{service}:80"} | labels
+    return meshed.machine.series(address, names.STATUS_PORT, "envoy_autotls_rq", **wanted)
+
+
+def never_by_tls(meshed: Meshed, service: str) -> bool:
+    """Whether the client's proxy counted plaintext alone, at one moment."""
+    return all('tls=""' in name for name in outbound_series(meshed, "client", service))
 
 
 def test_a_pod_that_serves_another_identity_than_its_own_is_no_peer(meshed: Meshed) -> None:
@@ -276,17 +296,26 @@ def test_a_pod_that_serves_another_identity_than_its_own_is_no_peer(meshed: Mesh
         return outbound(meshed, "client", "impostor", tls="", reason="tls_failed")
 
     eventually(tried, "a request that mutual TLS was tried for")
-    assert outbound(meshed, "client", "impostor") == outbound(meshed, "client", "impostor", tls="")
     cluster = f"{meshed.home.name}/impostor_80"
-    assert meshed.metric(meshed.client(), "envoy_cluster_ssl_fail_verify_san", envoy_cluster_name=cluster) > 0
+
+    def refused() -> float:
+        assert curl(meshed, "client", "impostor") == "200"
+        return meshed.metric(meshed.client(), "envoy_cluster_ssl_fail_verify_san", envoy_cluster_name=cluster)
+
+    # A handshake that takes longer than a second ends before the name is looked at.
+    eventually(refused, "a certificate that is refused for its name")
+    assert never_by_tls(meshed, "impostor")
     marker = token()
-    eventually(lambda: curl(meshed, "strict", "impostor", marker) == "503", "the strict proxy is configured")
+    eventually(lambda: curl(meshed, "strict", "impostor") == "503", "the strict proxy is configured")
     assert [curl(meshed, "strict", "impostor", marker) for _ in range(5)] == ["503"] * 5
     assert outbound(meshed, "strict", "impostor", code="200") == 0
     assert marker not in meshed.home.kubectl("logs", "impostor", "--container=app")
-    stolen = meshed.home.kubectl("logs", "impostor", f"--container={names.PROXY_CONTAINER}")
-    assert "refused" in stolen
-    assert "got" not in stolen
+
+    def stolen() -> str:
+        return meshed.home.kubectl("logs", "impostor", f"--container={names.PROXY_CONTAINER}")
+
+    eventually(lambda: "refused" in stolen(), lambda: f"a handshake that was refused: {stolen()}")
+    assert "got" not in stolen()
     counted = "`envoy_cluster_ssl_fail_verify_san` of the client's proxy"
     TABLE.record(
         POSING[0], "outbound", "no peer: in plaintext",
@@ -302,7 +331,7 @@ def test_a_forged_label_makes_nobody_a_peer_and_breaks_nothing(meshed: Meshed) -
 
     eventually(tried, "a request that mutual TLS was tried for")
     assert [curl(meshed, "client", "silent") for _ in range(5)] == ["200"] * 5
-    assert outbound(meshed, "client", "silent") == outbound(meshed, "client", "silent", tls="")
+    assert never_by_tls(meshed, "silent")
     # Made together with the other one, so discovery knows it by now; not meshed, so nothing was configured.
     assert [curl(meshed, "client", "forged") for _ in range(5)] == ["200"] * 5
     assert outbound(meshed, "client", "forged") == 0
@@ -317,10 +346,10 @@ def test_a_forged_label_makes_nobody_a_peer_and_breaks_nothing(meshed: Meshed) -
 def trying(address: str) -> str:
     """A shell script that prints the status of each request to 15120, and how a connection to other ports ends (7:
     refused)."""
-    request = "curl --silent --max-time 20 --path-as-is --output /dev/null --write-out '%{http_code} '"
+    request = "curl --silent --max-time 120 --path-as-is --output /dev/null --write-out '%{http_code} '"
     asked = [f"{request} -X {method} 'http://{address}:{names.STATUS_PORT}{path}'" for method, path in COMMANDS]
     ports = (names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT, 15000, 9901)
-    dialled = [f"curl --silent --max-time 20 http://{address}:{port}/ >/dev/null; printf '%s ' $?" for port in ports]
+    dialled = [f"curl --silent --max-time 120 http://{address}:{port}/ >/dev/null; printf '%s ' $?" for port in ports]
     return "; ".join(("set +e", *asked, *dialled))
 
 
@@ -344,7 +373,7 @@ def test_the_ports_of_a_sidecar_give_counters_and_nothing_else(meshed: Meshed) -
 def test_the_admin_socket_is_reached_from_no_other_container(meshed: Meshed) -> None:
     server = meshed.servers()[0]["metadata"]["name"]
     socket = "/run/autotls/admin.sock"
-    quit_by_socket = f"curl --silent --max-time 20 -X POST --unix-socket {socket} http://admin/quitquitquit; echo $?"
+    quit_by_socket = f"curl --silent --max-time 120 -X POST --unix-socket {socket} http://admin/quitquitquit; echo $?"
     assert meshed.home.exec(server, "sh", "-c", quit_by_socket, container="app").strip() == "7"
     # It is there, for the sidecar itself.
     meshed.home.exec(server, "test", "-S", socket, container=names.PROXY_CONTAINER)
@@ -354,7 +383,7 @@ def test_the_admin_socket_is_reached_from_no_other_container(meshed: Meshed) -> 
     script = (
         'pids=$(pgrep envoy); test -n "$pids"; id -u; for pid in $pids; do '
         f"cat /proc/$pid/root{key} >/dev/null 2>&1 && echo key; "
-        f"curl --silent --max-time 20 --unix-socket /proc/$pid/root{socket} http://admin/server_info && echo socket; "
+        f"curl --silent --max-time 120 --unix-socket /proc/$pid/root{socket} http://admin/server_info && echo socket; "
         "done; true"
     )
     assert meshed.home.exec("shared", "sh", "-ec", script, container="app").strip() == "0"

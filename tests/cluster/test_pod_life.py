@@ -19,7 +19,7 @@ LIFE: Final = Table("A Job in the mesh", tuple((case, "ClusterIP") for case in (
 # Until the server's peer is its own pod, which is mutual TLS: a proxy whose files or configuration are late passes
 # everything through at first.
 ASK: Final = """
-until answer=$(curl -sS --fail --max-time 20 http://server/) && echo "$answer" | grep -q '"peer": "'$SERVER'"'; do
+until answer=$(curl -sS --fail --max-time 120 http://server/) && echo "$answer" | grep -q '"peer": "'$SERVER'"'; do
   sleep 0.2
 done
 echo "$answer"
@@ -70,9 +70,14 @@ def test_every_container_of_a_job_speaks_mutual_tls_and_the_job_ends(shop: Space
     )
     (pod,) = workers()
     assert is_injected(pod)
-    ended = {name: status["state"]["terminated"]["exitCode"] for name, status in statuses_of(pod).items()}
-    assert set(ended.values()) == {0}, ended
-    assert names.PROXY_CONTAINER in ended
+
+    def ended() -> dict[str, Object]:
+        states = {name: status["state"].get("terminated") for name, status in statuses_of(workers()[0]).items()}
+        return states if all(states.values()) else {}
+
+    codes = {name: state["exitCode"] for name, state in eventually(ended, "every container has ended").items()}
+    assert set(codes.values()) == {0}, codes
+    assert names.PROXY_CONTAINER in codes
     for case, container in CONTAINERS.items():
         said = shop.kubectl("logs", pod["metadata"]["name"], f"--container={container}").splitlines()
         assert json.loads(said[-1])["peer"] == server  # before it: attempts that came to nothing

@@ -9,7 +9,7 @@ from kube.client import connect
 from kube.errors import ApiError
 from kube.portforward import forwarded
 from mesh import names
-from tests.cluster.kubectl import Space
+from tests.cluster.kubectl import DEADLINE_S, Space, eventually
 from tests.cluster.plane import a_pod, an_account
 from tests.fixtures_cluster import RunningCluster
 
@@ -33,7 +33,10 @@ async def served_certificate(port: int) -> bytes | None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["autotls-tcp"])
-    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="8080")
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="8080")
+    except OSError:
+        return None
     found: ssl.SSLObject = writer.get_extra_info("ssl_object")
     writer.close()
     return found.getpeercert(binary_form=True)
@@ -42,7 +45,10 @@ async def served_certificate(port: int) -> bytes | None:
 async def test_a_forwarded_port_carries_many_connections_and_tells_why_one_failed(
     cluster: RunningCluster, shop: Space
 ) -> None:
-    shop.apply(an_account("web"), a_pod(cluster, "web", "web"))
+    shop.apply(an_account("web"))
+    secret = names.identity_secret_name("web")
+    eventually(lambda: shop.find("secret", secret), f"Secret {secret}")
+    shop.apply(a_pod(cluster, "web", "web"))
     shop.wait_ready("web")
     complaints: list[ApiError] = []
     where = {"namespace": shop.name, "pod": "web"}
@@ -51,7 +57,12 @@ async def test_a_forwarded_port_carries_many_connections_and_tells_why_one_faile
         async with forwarded(api, **where, port=8080) as port:
             assert await ask(port, 5) == [b"HTTP/1.1 200 OK\r\n"] * 5
         async with forwarded(api, **where, port=names.INBOUND_TLS_PORT) as port:
-            assert await served_certificate(port)
+            # A pod may be Ready before its proxy is.
+            for _ in range(int(DEADLINE_S)):
+                if served := await served_certificate(port):
+                    break
+                await asyncio.sleep(1)
+            assert served
         async with forwarded(api, **where, port=9, complain=complaints.append) as port:
             assert await ask(port, 1) == [b""]
         async with forwarded(api, namespace=shop.name, pod="nobody", port=8080, complain=complaints.append) as port:

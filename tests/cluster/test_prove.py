@@ -1,7 +1,7 @@
 """`identity` and `prove` on the real cluster: meshed, unmeshed, with a broken identity, and while one is renewed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,8 @@ from tests.cluster.plane import a_pod, an_account
 from tests.fixtures_cluster import RunningCluster
 
 pytestmark = pytest.mark.cluster
+
+Steps = dict[str, dict[str, str]]
 
 
 def a_service(name: str) -> Object:
@@ -44,7 +46,7 @@ def home(cluster: RunningCluster) -> Iterator[Space]:
         yield made
 
 
-def prove(home: Space, pod: str, to: str) -> tuple[int, dict[str, dict[str, str]]]:
+def prove(home: Space, pod: str, to: str) -> tuple[int, Steps]:
     """Exit code, and the steps by their id."""
     done = run_autotls(home.cluster, "prove", f"{home.name}/{pod}", f"--to={to}", "--output=json")
     assert done.stdout, done.stderr
@@ -53,7 +55,20 @@ def prove(home: Space, pod: str, to: str) -> tuple[int, dict[str, dict[str, str]
     return done.returncode, {each["id"]: each for each in found["steps"]}
 
 
-def not_ok(steps: dict[str, dict[str, str]]) -> dict[str, str]:
+def proved(home: Space, pod: str, to: str, wanted: Callable[[int, Steps], bool]) -> Steps:
+    """The steps once they are as wanted: an identity may come up to 90 s after its pod, and a proxy that has just
+    started, or is busy, does not answer in time."""
+    last: list[object] = []
+
+    def found() -> Steps | None:
+        code, steps = prove(home, pod, to)
+        last[:] = [code, steps]
+        return steps if wanted(code, steps) else None
+
+    return eventually(found, lambda: f"{pod} to {to}: {last}")
+
+
+def not_ok(steps: Steps) -> dict[str, str]:
     return {key: each["verdict"] for key, each in steps.items() if each["verdict"] != "ok"}
 
 
@@ -65,12 +80,7 @@ def identity(home: Space, pod: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_between_meshed_pods_it_is_proven_and_each_step_says_what_was_seen(home: Space) -> None:
-    def proven() -> dict[str, dict[str, str]] | None:
-        code, steps = prove(home, "client", "web")
-        return steps if code == 0 and not not_ok(steps) else None
-
-    # A pod's identity may come up to 90 s after it.
-    steps = eventually(proven, lambda: f"proven: {prove(home, 'client', 'web')}")
+    steps = proved(home, "client", "web", lambda code, steps: code == 0 and not not_ok(steps))
     web = home.get("pod", "web")["status"]["podIP"]
     assert f"given to {web}:{names.INBOUND_TLS_PORT}" in steps["connection"]["message"]
     assert steps["server-identity"]["message"] == f"spiffe://cluster.local/ns/{home.name}/sa/web"
@@ -89,9 +99,8 @@ def test_a_proof_leaves_nothing_behind_in_the_proxys_container(home: Space) -> N
 
 
 def test_an_unmeshed_server_and_an_unmeshed_client_are_told_apart(home: Space) -> None:
-    code, steps = prove(home, "client", "plain")
-    assert code == 1
-    assert not_ok(steps) == {"configuration": "warn", "server-identity": "skip", "tls": "fail"}
+    wanted = {"configuration": "warn", "server-identity": "skip", "tls": "fail"}
+    steps = proved(home, "client", "plain", lambda code, steps: code == 1 and not_ok(steps) == wanted)
     assert "not_meshed" in steps["tls"]["message"]
     code, steps = prove(home, "plain", "web")
     assert code == 1
@@ -100,16 +109,19 @@ def test_an_unmeshed_server_and_an_unmeshed_client_are_told_apart(home: Space) -
 
 
 def test_a_broken_identity_is_found_from_both_sides(home: Space) -> None:
-    code, found = identity(home, "guest")
-    assert (code, found["state"], found["served"]) == (1, "not_served", None)
-    code, steps = prove(home, "guest", "web")
-    assert code == 1
+    def unserved() -> bool:
+        code, found = identity(home, "guest")
+        return (code, found["state"], found["served"]) == (1, "not_served", None)
+
+    eventually(unserved, lambda: f"nothing is served: {identity(home, 'guest')}")
+    steps = proved(home, "guest", "web", lambda code, steps: code == 1 and "client-identity" in steps)
     assert steps["client-identity"]["verdict"] == "fail"
     assert "no_identity_client" in steps["client-identity"]["message"]
-    code, steps = prove(home, "client", "guest")
-    assert code == 1
-    assert steps["tls"]["message"].startswith("plaintext (")
-    assert steps["tls"]["hint"]
+
+    def in_plaintext(code: int, steps: Steps) -> bool:
+        return code == 1 and steps.get("tls", {}).get("message", "").startswith("plaintext (")
+
+    assert proved(home, "client", "guest", in_plaintext)["tls"]["hint"]
 
 
 def test_a_renewed_certificate_lags_and_then_is_served(home: Space) -> None:
@@ -129,7 +141,7 @@ def test_a_renewed_certificate_lags_and_then_is_served(home: Space) -> None:
 
     after = eventually(lambda: (found := identity(home, "web")[1])["state"] == "match" and found, "the new one served")
     assert after["served"] == lagging["issued"]
-    assert prove(home, "client", "web")[0] == 0
+    proved(home, "client", "web", lambda code, _: code == 0)
 
 
 def test_a_key_is_in_no_output(home: Space) -> None:

@@ -1,4 +1,4 @@
-"""Renewal as a running Envoy serves it, and expiry without a CA, in an installation whose certificates live for 90 s.
+"""Renewal as a running Envoy serves it, and expiry without a CA, in an installation whose certificates live for 135 s.
 
 Two meshed pods are under load all the while. The same installation lets pods choose an image that nobody can pull, so
 that is looked at here too.
@@ -16,8 +16,8 @@ import pytest
 
 from mesh import names
 from tests.cluster.kubectl import OPTED_IN, Object, Space, eventually, is_injected, space, statuses_of
-from tests.cluster.machine import Machine, Watch, watching
-from tests.cluster.mutual import Load, Meshed, meshed_pods, pacing, streaming
+from tests.cluster.machine import Machine, Series, Watch, growth, watching
+from tests.cluster.mutual import COUNTER, Load, Meshed, meshed_pods, pacing, streaming
 from tests.cluster.plane import Plane, Versions, a_pod, an_account, save_identity
 from tests.cluster.results import Table
 from tests.fixtures_cluster import RunningCluster
@@ -32,9 +32,9 @@ NO_REGISTRY: Final = "127.0.0.1:1"
 """Refuses at once; a name would wait for a resolver that the node does not have."""
 # Renewed after 27 s; files come at most 15 s later here (syncFrequency), long before the old certificate ends.
 SHORT: Final = {
-    "identity.leafLifetime": "90s",
+    "identity.leafLifetime": "135s",
     "identity.clockSkew": "5s",
-    "identity.renewAt": 0.3,
+    "identity.renewAt": 0.2,
     "proxy.allowedImagePrefixes": [NO_REGISTRY],
 }
 
@@ -159,8 +159,13 @@ def test_expired_leaves_without_a_ca_cost_no_request_and_new_ones_bring_mutual_t
         eventually(lambda: time.time() > last, "the end of every leaf")
         eventually(lambda: meshed.outbound(tls="", reason="tls_failed") > before, "requests without TLS")
         pair.load.more(60)
-    back = meshed.outbound(tls="TLSv1.2", proto="TCP")
-    eventually(lambda: meshed.outbound(tls="TLSv1.2", proto="TCP") > back + 10, "new connections by mutual TLS")
+
+    def by_tls() -> Series:
+        address = meshed.client()["status"]["podIP"]
+        return meshed.machine.series(address, names.STATUS_PORT, COUNTER, dir="outbound", tls="TLSv1.2", proto="TCP")
+
+    back = by_tls()
+    eventually(lambda: growth(back, by_tls()) > 10, "new connections by mutual TLS")
     pair.load.more(50)
     record("leaves of both sides expire while there is no CA", pair)
 

@@ -57,7 +57,7 @@ class Shop:
 
     def ask(self, port: int) -> list[str]:
         """Who the application saw as its peer, for each of a few requests on connections of their own."""
-        command = f"for i in $(seq {REQUESTS}); do curl -sS --fail --max-time 60 http://server:{port}/; done"
+        command = f"for i in $(seq {REQUESTS}); do curl -sS --fail --max-time 120 http://server:{port}/; done"
         answers = self.home.exec("client", "sh", "-ec", command, container="app").splitlines()
         return [json.loads(answer)["peer"] for answer in answers]
 
@@ -111,8 +111,10 @@ def assert_said_aloud(shop: Shop) -> None:
 
     (event,) = eventually(told, "an Event on the client's pod")
     assert event["type"] == "Warning"
-    found = [each for each in Plane(shop.machine.cluster).findings("plaintext-to-meshed") if server in each["message"]]
-    assert found, "no finding"
+    plane = Plane(shop.machine.cluster)
+    found = eventually(
+        lambda: [each for each in plane.findings("plaintext-to-meshed") if server in each["message"]], "a finding"
+    )
     assert all(Plaintext.UNREACHABLE in each["message"] and shop.home.name in each["subject"] for each in found)
 
 
