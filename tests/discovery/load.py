@@ -52,10 +52,6 @@ class Load:
             assert time.monotonic() < deadline, f"load stands still: {self.done} {self.failures}"
             time.sleep(0.02)
 
-    def for_s(self, seconds: float) -> None:
-        """Lets it run; for what has to happen meanwhile at a time of its own."""
-        self._stop.wait(seconds)
-
     def _run(self, kind: str, work: Callable[[], None]) -> None:
         enter(self._network.namespace)
         while not self._stop.is_set():
