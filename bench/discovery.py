@@ -61,25 +61,31 @@ class Client:
     async def connect(self) -> None:
         # Not before: a stream that says nothing is closed after a while.
         self._call = self._channel.stream_stream(METHOD)()
+        held: dict[str, set[str]] = {CLUSTER: set(), ENDPOINTS: set(), LISTENER: set()}
         await self._ask(CLUSTER)
-        clusters = await self._answer()
-        await self._ask(ENDPOINTS, [entry.name for entry in clusters.resources])
+        # All clusters are sent before the first endpoints.
+        while not held[CLUSTER] or held[ENDPOINTS] != held[CLUSTER]:
+            if fresh := await self._answer(held, CLUSTER):
+                await self._ask(ENDPOINTS, fresh)
         await self._ask(LISTENER)
-        await self._answer()
-        await self._answer()
+        while not held[LISTENER] >= held[CLUSTER]:
+            await self._answer(held, LISTENER)
 
     async def _ask(self, type_url: str, names: list[str] | None = None) -> None:
         request = discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, resource_names_subscribe=names or [])
         request.node.id = "client.shop"
         await self._call.write(request.SerializeToString())
 
-    async def _answer(self) -> Any:
+    async def _answer(self, held: dict[str, set[str]], wanted: str) -> list[str]:
+        """Notes what came in `held`; the names, if they are of the type that is waited for."""
         data = await self._call.read()
         self.received += len(data)
         answer = discovery_pb2.DeltaDiscoveryResponse.FromString(data)
         acknowledgement = discovery_pb2.DeltaDiscoveryRequest(type_url=answer.type_url, response_nonce=answer.nonce)
         await self._call.write(acknowledgement.SerializeToString())
-        return answer
+        fresh = [entry.name for entry in answer.resources]
+        held[answer.type_url].update(fresh)
+        return fresh if answer.type_url == wanted else []
 
     async def listen(self) -> None:
         while True:
