@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 from cluster import apiserver as apiserver_module
-from cluster import lifecycle
+from cluster import lifecycle, network
 from cluster.apiserver import ApiServer
 from cluster.errors import ClusterError
 from cluster.layout import DEFAULT_NAME, Cache, ClusterName, RunFolder
@@ -43,6 +43,13 @@ class RunningCluster:
     def enter_network(self) -> tuple[str, ...]:
         """Command prefix that runs in the node's network namespace, where pods' addresses are reachable."""
         return ("nsenter", f"--net=/run/netns/{self.folder.netns}")
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether it was made with both families: where the machine has no IPv6, it was not."""
+        link = network.current(self.folder)
+        assert link, "the cluster runs"
+        return link.ipv6
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Standard output of kubectl as the administrator. Fails the test with kubectl's own words."""

@@ -46,8 +46,6 @@ PROTOCOLS: Final = (
 SERVICE, HEADLESS, POD_NAME, POD = "ClusterIP", "headless Service", "StatefulSet's pod name", "pod address"
 SERVICE_V6, POD_V6 = "IPv6 ClusterIP", "IPv6 pod address"
 NODE_PORT, EXTERNAL, ITSELF = "NodePort", "external address", "its own Service"
-# As clusters on this machine are made (cluster/network.py).
-IPV6: Final = Path("/proc/net/if_inet6").exists()
 OUTSIDE: Final = "198.51.100.2"
 """Of a machine outside the cluster (`outside.py`); RFC 5737 keeps it for examples."""
 NAMED: Final = (SERVICE, HEADLESS, POD_NAME, POD, SERVICE_V6, POD_V6)
@@ -179,7 +177,7 @@ def objects_of(cluster: RunningCluster, server: str, annotations: Mapping[str, s
     objects: list[Object] = list(yaml.safe_load_all(text))
     service = next(each for each in objects if each["metadata"]["name"] == server and each["kind"] == "Service")
     for suffix, changes in (("node", {"type": "NodePort"}), ("v6", {"ipFamilies": ["IPv6"]})):
-        if suffix == "node" or IPV6:
+        if suffix == "node" or cluster.ipv6:
             objects.append({**service, "metadata": {"name": f"{server}-{suffix}"}, "spec": service["spec"] | changes})
     stateful = next(each for each in objects if each["kind"] == "StatefulSet")
     stateful["spec"]["template"]["metadata"]["annotations"] = dict(annotations)

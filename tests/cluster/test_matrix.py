@@ -24,7 +24,6 @@ from tests.cluster.machine import growth
 from tests.cluster.matrix import (
     DIRECT,
     EXTERNAL,
-    IPV6,
     ITSELF,
     NAMED,
     NODE_PORT,
@@ -47,7 +46,7 @@ from tests.fixtures_cluster import RunningCluster
 pytestmark = pytest.mark.cluster
 
 HANDSHAKES: Final = Path(__file__).with_name("handshakes.py")
-NO_IPV6: Final = "not tried", "this machine has no IPv6"
+NO_IPV6: Final = "not tried", "this cluster has no IPv6"
 
 
 def table(title: str, *paths: str) -> Table:
@@ -89,9 +88,9 @@ def new_markers() -> dict[str, str]:
     return {protocol.name: token() for protocol in PROTOCOLS}
 
 
-def without_ipv6(table: Table, path: str) -> None:
-    """Ends the test where the machine has no IPv6."""
-    if path in (SERVICE_V6, POD_V6) and not IPV6:
+def without_ipv6(matrix: Matrix, table: Table, path: str) -> None:
+    """Ends the test where the cluster has no IPv6: then the machine has none (cluster/network.py)."""
+    if path in (SERVICE_V6, POD_V6) and not matrix.home.cluster.ipv6:
         for protocol in PROTOCOLS:
             table.record(protocol.name, path, *NO_IPV6)
         pytest.skip(NO_IPV6[1])
@@ -133,7 +132,7 @@ IN_PLAIN: Final = {protocol.name for protocol in PROTOCOLS if not protocol.hidde
 def test_meshed_pods_talk_mutual_tls_and_nothing_readable_passes(
     matrix: Matrix, server: str, path: str, tmp_path: Path
 ) -> None:
-    without_ipv6(TLS[server], path)
+    without_ipv6(matrix, TLS[server], path)
     pod = matrix.pod(server)
     client = pod if path == ITSELF else matrix.client(meshed=True)
 
@@ -174,7 +173,7 @@ def test_meshed_pods_talk_mutual_tls_and_nothing_readable_passes(
 def test_meshed_client_reaches_what_is_not_meshed_in_plaintext(
     matrix: Matrix, outside: Outside, path: str, tmp_path: Path
 ) -> None:
-    without_ipv6(TO_UNMESHED, path)
+    without_ipv6(matrix, TO_UNMESHED, path)
     client = matrix.client(meshed=True)
     with ExitStack() as stack:
         if path == EXTERNAL:
@@ -211,7 +210,7 @@ def plain(matrix: Matrix, client: Object, server: str, path: str, folder: Path) 
 def test_client_without_a_mesh_reaches_meshed_pods_in_plaintext(
     matrix: Matrix, server: str, path: str, tmp_path: Path
 ) -> None:
-    without_ipv6(FROM_UNMESHED[server], path)
+    without_ipv6(matrix, FROM_UNMESHED[server], path)
     client, pod, markers = matrix.client(meshed=False), matrix.pod(server), new_markers()
     # kube-proxy gives connections to a NodePort the node's address, which the kubelet's probes have too.
     known = path != NODE_PORT
