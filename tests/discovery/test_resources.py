@@ -62,6 +62,14 @@ def test_peers_that_are_too_busy_to_accept_are_tried_for_ten_seconds(protocol: P
     assert attempts * timeout.seconds >= 10
 
 
+def test_a_connection_whose_protocol_nobody_declared_is_looked_at_for_fifty_milliseconds_at_most() -> None:
+    listener = build_listener("a", "10.96.0.1", 80, "a", Protocol.DETECTED)
+    assert listener.listener_filters_timeout.ToMilliseconds() <= 50
+    assert listener.continue_on_listener_filters_timeout
+    for declared in (Protocol.HTTP, Protocol.WEBSOCKET, Protocol.TCP):
+        assert not build_listener("a", "10.96.0.1", 80, "a", declared).listener_filters
+
+
 def unpacked(packed: Message, into: Message) -> Message:
     assert packed.Unpack(into)
     return into
