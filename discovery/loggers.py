@@ -32,6 +32,8 @@ LOG_NAME: Final = "tap"
 # Of a million HTTP requests, those that are looked at for a fallback: looking costs the proxy 5 us. Connections, which
 # are fewer and cost more, are all looked at.
 FALLBACK_SAMPLE: Final = 100_000
+# Nobody sets it (the runtime filter wants a key); not FALLBACK, which marks addresses.
+_SAMPLE_KEY: Final = "autotls.fallback_sample"
 # How long an entry may wait in the proxy for others; a full buffer (16 kB, Envoy's default) goes at once.
 FLUSH: Final = duration_pb2.Duration(nanos=500_000_000)
 
@@ -51,7 +53,7 @@ _HTTP_TAGS: Final = {
 def http_entries() -> Message:
     """Requests of an outbound listener."""
     config = grpc_loggers_pb2.HttpGrpcAccessLogConfig(common_config=_common(_TAGS | _HTTP_TAGS))
-    some = accesslog_pb2.AndFilter(filters=[_sampled("autotls.fallback", FALLBACK_SAMPLE), _fell_back()])
+    some = accesslog_pb2.AndFilter(filters=[_sampled(_SAMPLE_KEY, FALLBACK_SAMPLE), _fell_back()])
     told = _either(_while_tapped(), accesslog_pb2.AccessLogFilter(and_filter=some))
     return accesslog_pb2.AccessLog(name="envoy.access_loggers.http_grpc", filter=told, typed_config=packed(config))
 
