@@ -21,8 +21,8 @@ import aiohttp
 from aiohttp import web
 
 from bench.budget import Line, report
-from bench.loader import free_port
 from bench.options import options
+from cluster.ports import reserved
 from dashboard import pages
 from dashboard.model import Snapshot
 from dashboard.pages import Frame
@@ -88,8 +88,8 @@ async def cluster(mesh: fleet.Fleet) -> AsyncGenerator[str, None]:
     runners = [web.AppRunner(each, access_log=None, shutdown_timeout=0.1) for each in (api, proxies)]
     for runner in runners:
         await runner.setup()
-    port = free_port()
-    await web.TCPSite(runners[0], "127.0.0.1", port).start()
+    await web.TCPSite(runners[0], "127.0.0.1", 0).start()
+    port = runners[0].addresses[0][1]
     for address in pods:
         await web.TCPSite(runners[1], address, names.STATUS_PORT).start()
     try:
@@ -121,20 +121,19 @@ async def _rss_mb(count: int, seconds: float, folder: Path) -> float:
             "clusters": [{"name": "bench", "cluster": {"server": url}}], "users": [{"name": "bench", "user": {}}],
             "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
         }))  # fmt: skip
-        port, health = free_port(), free_port()
-        environment = {
-            **os.environ, "KUBECONFIG": str(kubeconfig), "AUTOTLS_CONFIG": str(config),
-            "AUTOTLS_DASHBOARD_PORT": str(port), "AUTOTLS_HEALTH_PORT": str(health),
-        }  # fmt: skip
-        with (folder / "dashboard.log").open("wb") as log:
+        with reserved() as port, reserved() as health, (folder / "dashboard.log").open("wb") as log:
+            environment = {
+                **os.environ, "KUBECONFIG": str(kubeconfig), "AUTOTLS_CONFIG": str(config),
+                "AUTOTLS_DASHBOARD_PORT": str(port), "AUTOTLS_HEALTH_PORT": str(health),
+            }  # fmt: skip
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "dashboard", env=environment, stdout=log, stderr=log
             )
-        try:
-            return await _watched(process.pid, port, health, seconds)
-        finally:
-            process.terminate()
-            await process.wait()
+            try:
+                return await _watched(process.pid, port, health, seconds)
+            finally:
+                process.terminate()
+                await process.wait()
 
 
 async def _watched(pid: int, port: int, health: int, seconds: float) -> float:

@@ -51,13 +51,6 @@ async def run_load(
     return Load(latencies[len(latencies) // 2] * 1e3, latencies[len(latencies) * 99 // 100] * 1e3, max(sizes))
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
-
-
 def wait_until_open(port: int, process: "subprocess.Popen[bytes]") -> None:
     """Returns when something listens. Raises RuntimeError if the process ends or half a minute passes."""
     deadline = time.monotonic() + _START_S

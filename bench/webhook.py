@@ -20,9 +20,10 @@ from typing import NamedTuple
 from bench import budget
 from bench.budget import Line
 from bench.certificates import write_serving_pair
-from bench.loader import Load, free_port, run_load, wait_until_open
+from bench.loader import Load, run_load, wait_until_open
 from bench.options import options
 from bench.reviews import reviews
+from cluster.ports import reserved
 
 CPU_BUDGET_S = 0.20
 P99_BUDGET = 3.0
@@ -56,16 +57,15 @@ class Round(NamedTuple):
 @contextmanager
 def started(kind: str, folder: Path) -> Generator[Server]:
     """A running server of `kind`, ended on exit."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.webhook_server", kind, str(port), str(folder)]
-    with (folder / f"{kind}.log").open("wb") as log:
+    with reserved() as port, (folder / f"{kind}.log").open("wb") as log:
+        command = [sys.executable, "-m", "bench.webhook_server", kind, str(port), str(folder)]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        wait_until_open(port, process)
-        yield Server(process, port)
-    finally:
-        process.terminate()
-        process.wait(20)
+        try:
+            wait_until_open(port, process)
+            yield Server(process, port)
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def measure(server: Server, path: str, bodies: list[bytes], requests: int, tls: ssl.SSLContext) -> Round:
