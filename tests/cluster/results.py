@@ -22,9 +22,9 @@ DOCUMENT: Final = Path(__file__).parents[2] / "docs/results.md"
 FILE_VARIABLE: Final = "AUTOTLS_RESULTS"
 _HEAD: Final = """# What was seen on the real cluster
 
-Written by `make results` from a run of the tests in [tests/cluster/](../tests/cluster/), with Kubernetes {kubernetes};
+Written by `make results` from runs of the tests in [tests/cluster/](../tests/cluster/), with Kubernetes {kubernetes};
 do not edit. Each line is an assertion of a test: had it been otherwise, the test had failed. Only times are not: they
-are what this run measured.
+are what the last run of a table measured (`MODULES=…` runs some and keeps the others).
 """
 _COLUMNS: Final = ("case", "path", "outcome", "evidence")
 _BETWEEN_PATHS: Final = "; "
